@@ -32,4 +32,11 @@ d = { 'settings': { 'branch': 'main',
                              'moola.spans.match_spans': ('spans.html#match_spans', 'moola/spans.py'),
                              'moola.spans.pointer_to_spans': ('spans.html#pointer_to_spans', 'moola/spans.py'),
                              'moola.spans.spans_to_mask': ('spans.html#spans_to_mask', 'moola/spans.py'),
-                             'moola.spans.spans_to_pointer': ('spans.html#spans_to_pointer', 'moola/spans.py')}}}
+                             'moola.spans.spans_to_pointer': ('spans.html#spans_to_pointer', 'moola/spans.py')},
+            'moola.variants': { 'moola.variants.TrainConfig': ('variants.html#trainconfig', 'moola/variants.py'),
+                                'moola.variants.TrainConfig.__post_init__': ( 'variants.html#trainconfig.__post_init__',
+                                                                              'moola/variants.py'),
+                                'moola.variants._sentence': ('variants.html#_sentence', 'moola/variants.py'),
+                                'moola.variants.check_criteria': ('variants.html#check_criteria', 'moola/variants.py'),
+                                'moola.variants.config_from_dict': ('variants.html#config_from_dict', 'moola/variants.py'),
+                                'moola.variants.make_config': ('variants.html#make_config', 'moola/variants.py')}}}

@@ -5,8 +5,7 @@
 # %% auto #0
 __all__ = ['FEATURES', 'N_SERIES', 'EPS', 'ATR_FLOOR', 'ALPHA', 'BLOCK', 'build_features', 'feature_series']
 
-# %% ../nbs/02_features.ipynb #5890bd9c
-import os
+# %% ../nbs/02_features.ipynb #58759df2
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -60,8 +59,8 @@ def _features(windows, swings, since, position, out):
             f[11] = _clip((1 - range_z / 3) * (1 - abs(body)) * (since_high + since_low) / 2, 0., 3.)
             if len(f) > 12: f[12] = position[t]
 
-# %% ../nbs/02_features.ipynb #e194d30f
-BLOCK = 64 * W  # bars in a block
+# %% ../nbs/02_features.ipynb #c9c77909
+BLOCK = 128 * W  # bars in a block
 
 def _fill(x, w, rule, out):
     "Write the features of windows `x`, (n, T, 4), into `out`, block by block."

@@ -4,10 +4,31 @@ from configparser import ConfigParser
 from pathlib import Path
 
 import setuptools
+from setuptools.command.build_py import build_py
 
 config = ConfigParser(delimiters=["="])
 config.read("settings.ini", encoding="utf-8")
 cfg = config["DEFAULT"]
+
+
+def notebooks():
+    "The papermill notebooks: source in `nbs/`, relative path in the package."
+    nbs = Path(cfg["nbs_path"])
+    for nb in [nbs / "train.ipynb", *sorted(nbs.glob("analysis/*.ipynb"))]:
+        if nb.is_file(): yield nb, f"{cfg['lib_name']}/notebooks/{nb.relative_to(nbs).as_posix()}"
+
+
+class BuildWithNotebooks(build_py):
+    "Copies the papermill notebooks into the wheel, as `moola/notebooks/`; a checkout reads them from `nbs/`."
+    def run(self):
+        super().run()
+        if self.editable_mode: return
+        for source, target in notebooks():
+            self.mkpath(str(Path(self.build_lib, target).parent))
+            self.copy_file(str(source), str(Path(self.build_lib, target)))
+
+    def get_source_files(self): return super().get_source_files() + [str(source) for source, _ in notebooks()]
+
 
 setuptools.setup(
     name=cfg["lib_name"],
@@ -23,13 +44,10 @@ setuptools.setup(
                  "Natural Language :: English", "Programming Language :: Python :: 3.11",
                  "Programming Language :: Python :: 3.12"],
     python_requires=f">={cfg['min_python']}",
-    # the papermill notebooks travel inside the package, as moola.notebooks, straight from nbs/
-    packages=[*setuptools.find_packages(include=["moola", "moola.*"]), "moola.notebooks"],
-    package_dir={"moola.notebooks": "nbs"},
-    package_data={"moola.notebooks": ["train.ipynb"]},
-    include_package_data=False,
+    packages=setuptools.find_packages(include=[cfg["lib_path"], f"{cfg['lib_path']}.*"]),
     install_requires=shlex.split(cfg["requirements"]),
     extras_require={"dev": shlex.split(cfg["dev_requirements"])},
     entry_points={"console_scripts": cfg["console_scripts"].split(), "nbdev": ["moola=moola._modidx:d"]},
+    cmdclass={"build_py": BuildWithNotebooks},
     zip_safe=False,
 )

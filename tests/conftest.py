@@ -1,5 +1,8 @@
 "Fixtures for all tests: the real bars and proof values, skipped where they are not on this machine."
 import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -21,3 +24,30 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def root() -> Path: return ROOT
+
+
+@pytest.fixture
+def checkout(root, tmp_path) -> Path:
+    "A copy of the project as git would commit it now, with a history of its own: a test may change what it likes there."
+    if not (root / ".git").exists(): pytest.skip("not a git checkout")
+    files = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=root, check=True, capture_output=True, text=True)
+    copy = tmp_path / root.name
+    for name in filter(None, files.stdout.split("\0")):
+        if not (root / name).exists(): continue
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(root / name, copy / name, follow_symlinks=False)
+    for cmd in (["init"], ["add", "--all"], ["-c", "user.name=t", "-c", "user.email=t@t", "commit", "--message=now"]):
+        subprocess.run(["git", *cmd], cwd=copy, check=True, capture_output=True)
+    return copy
+
+
+@pytest.fixture(scope="session")
+def run():
+    "Run a command with this environment's tools first on the path; a failure shows what it printed."
+    env = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+
+    def _run(*cmd, cwd, code=0) -> str:
+        done = subprocess.run([str(c) for c in cmd], cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600)
+        if done.returncode != code: pytest.fail(f"{cmd[0]} ended with {done.returncode}, not {code}:\n{done.stdout[-6000:]}", pytrace=False)
+        return done.stdout
+    return _run

@@ -1,0 +1,56 @@
+# moola's commands: `make help` lists them. Each makes `.venv` first, when it is missing or when the requirements have changed.
+
+PYTHON  ?= python3
+TORCH   ?= torch==2.13.0
+VARIANT ?= position_encoding
+ARGS    ?=
+# SYSTEM_TORCH=1 keeps the torch that is installed already, as GPU images have it: .venv then sees the machine's packages.
+SYSTEM_TORCH ?=
+
+VENV  := .venv
+BIN   := $(VENV)/bin
+READY := $(VENV)/.moola-ready
+PIP   := $(BIN)/python -m pip --disable-pip-version-check -qq install
+
+.DEFAULT_GOAL := help
+.PHONY: help venv train test site readme bench clean
+
+help:  ## Show these lines
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s%s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@echo
+	@echo "  Options: VARIANT=$(VARIANT)  ARGS='--epochs 20 --data windows.parquet'  PYTHON=$(PYTHON)  TORCH='$(TORCH)'  SYSTEM_TORCH=1"
+
+venv: $(READY)  ## Make .venv, with moola and all that it is developed with
+
+train: $(READY)  ## Train VARIANT into a new folder under artifacts/, through papermill
+	@$(BIN)/moola_train --variant $(VARIANT) $(ARGS)
+
+test: $(READY)  ## Run every notebook's tests, then pytest, which also checks the notebooks, the site and the wheel
+	@echo "Testing the notebooks"
+	@PATH="$(CURDIR)/$(BIN):$$PATH" nbdev_test --timing
+	@echo "Testing the project"
+	@PATH="$(CURDIR)/$(BIN):$$PATH" python -m pytest -q tests $(ARGS)
+
+site: $(READY)  ## Build the site into _proc/_docs
+	@$(BIN)/python .ci/site.py
+
+bench: $(READY)  ## Time the feature pass, a training step and the main job
+	@for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+
+clean:  ## Remove what was built, .venv too; artifacts stay
+	rm -rf $(VENV) _proc _docs build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# One recipe for both commands, so that each works on a machine with nothing but Python and pip.
+$(READY): settings.ini setup.py pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	  { echo "moola needs Python 3.11 or newer, and '$(PYTHON)' is $$($(PYTHON) --version 2>/dev/null || echo missing): name another with PYTHON=python3.12." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	  { echo "'$(PYTHON)' cannot make virtual environments: install its venv module (Debian and Ubuntu: apt-get install python3-venv)." >&2; exit 1; }
+	@test -x $(BIN)/python || \
+	  { echo "Making $(VENV) with $$($(PYTHON) --version)"; $(PYTHON) -m venv $(if $(SYSTEM_TORCH),--system-site-packages) $(VENV); }
+	@$(BIN)/python -c 'from importlib.metadata import version; print("Keeping torch", version("torch"))' 2>/dev/null || \
+	  { echo "Installing $(TORCH)"; $(PIP) $(TORCH); }
+	@echo "Installing moola and its requirements, about two minutes"
+	@$(PIP) -e '.[dev]'
+	@touch $@

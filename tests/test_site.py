@@ -1,0 +1,62 @@
+"The site builds without a warning, every page is found from the sidebar, and every link ends somewhere."
+import json
+import posixpath
+from urllib.parse import unquote, urlsplit
+
+import pytest
+import yaml
+from bs4 import BeautifulSoup
+
+
+@pytest.fixture
+def site(checkout, run):
+    "The pages of the site, built without Quarto: file name -> parsed page."
+    run("python", ".ci/site.py", cwd=checkout)
+    folder = checkout/"_proc"/"_docs"
+    return {p.relative_to(folder).as_posix(): BeautifulSoup(p.read_text(), "html.parser") for p in folder.rglob("*.html")}
+
+
+def published(checkout):
+    "Page names as Quarto publishes them (`spans.html`) -> as they are built here (`03_spans.html`)."
+    names = {}
+    for nb in (checkout/"_proc").rglob("*.ipynb"):
+        front = "".join(json.loads(nb.read_text())["cells"][0]["source"])
+        meta = next((m for m in yaml.safe_load_all(front) if isinstance(m, dict)), {}) if front.startswith("---") else {}
+        built = nb.relative_to(checkout/"_proc").with_suffix(".html")
+        names[str(built.with_name(meta.get("output-file", built.name)))] = str(built)
+    return names
+
+
+def joined(page, path): return posixpath.normpath(posixpath.join(posixpath.dirname(page), unquote(path))) if path else page
+
+
+def test_site(site, checkout):
+    base = yaml.safe_load((checkout/"_quarto.yml").read_text())["website"]["site-url"].rstrip("/") + "/"
+    names, ids = published(checkout), {name: {t["id"] for t in page.find_all(id=True)} for name, page in site.items()}
+    assert set(names.values()) <= set(site)
+
+    unlisted, lost = [], []
+    for name, page in site.items():
+        listed = [joined(name, a["href"]) for a in page.select("#quarto-sidebar a.sidebar-link[href]")]
+        if listed.count(name) != 1: unlisted.append(f"{name}: {listed.count(name)} times in the sidebar")
+        for link in page.select("a[href], img[src]"):
+            href = link.get("href", link.get("src"))
+            url = urlsplit(href.removeprefix(base) if href.startswith(base) else href)
+            if url.scheme or url.netloc: continue
+            if href.startswith(base): target = names.get(url.path or "index.html", href)
+            else: target = joined(name, url.path)
+            known = target in site or (checkout/"_proc"/"_docs"/target).exists()
+            if not known or (url.fragment and unquote(url.fragment) not in ids[target]): lost.append(f"{name}: {href}")
+    assert not unlisted + lost, "\n".join(unlisted + lost)
+
+
+def test_configuration_agrees(root):
+    "settings.ini, which nbdev reads, and _quarto.yml, which makes the site, say the same."
+    from nbdev.config import get_config
+    cfg, web = get_config(path=root), yaml.safe_load((root/"_quarto.yml").read_text())
+    assert (root/"nbs/_quarto.yml").resolve() == root/"_quarto.yml"
+    site = web["website"]
+    assert web["project"]["output-dir"] == cfg.doc_path.name
+    assert (site["title"], site["repo-url"], site["repo-branch"]) == (cfg.title, cfg.git_url, cfg.branch)
+    assert site["site-url"] == cfg.doc_host + cfg.doc_baseurl
+    assert site["description"].split(",")[0] == cfg.description.split(",")[0]

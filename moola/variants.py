@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STONES', 'FeatureName', 'TaskName', 'Names', 'Share', 'Positive', 'Count', 'VARIANTS', 'CRITERIA', 'TrainConfig',
-           'make_config', 'config_from_dict', 'check_criteria']
+           'make_config', 'config_from_namespace', 'config_from_dict', 'check_criteria']
 
 # %% ../nbs/10_variants.ipynb #7cc55776
 import difflib
@@ -98,6 +98,16 @@ def make_config(
         raise MoolaError(f"unknown parameter {k!r}" + (f": did you mean {near[0]!r}?" if near else f": the parameters are {', '.join(known)}"))
     try: return replace(VARIANTS[variant], **{k:v for k,v in params.items() if v is not None})
     except ValidationError as e: raise MoolaError(_sentence(e)) from None
+
+# %% ../nbs/10_variants.ipynb #23ac69e7
+def config_from_namespace(
+    names:dict, # `globals()` of a notebook, after its parameters
+    before:dict, # A copy of the same from before them
+)->TrainConfig:
+    "The config that a notebook's parameters describe."
+    own = ('before', 'In', 'Out', 'exit', 'quit', 'open')
+    return make_config(**{k: v for k,v in names.items()
+                          if not k.startswith('_') and k not in own and (k not in before or before[k] is not v)})
 
 # %% ../nbs/10_variants.ipynb #c8aa282e
 def config_from_dict(

@@ -51,6 +51,6 @@ $(READY): settings.ini setup.py pyproject.toml
 	  { echo "Making $(VENV) with $$($(PYTHON) --version)"; $(PYTHON) -m venv $(if $(SYSTEM_TORCH),--system-site-packages) $(VENV); }
 	@$(BIN)/python -c 'from importlib.metadata import version; print("Keeping torch", version("torch"))' 2>/dev/null || \
 	  { echo "Installing $(TORCH)"; $(PIP) $(TORCH); }
-	@echo "Installing moola and its requirements, about two minutes"
+	@echo "Installing moola and its requirements, which takes two or three minutes"
 	@$(PIP) -e '.[dev]'
 	@touch $@

@@ -34,6 +34,9 @@ test: $(READY)  ## Run every notebook's tests, then pytest, which also checks th
 site: $(READY)  ## Build the site into _proc/_docs
 	@$(BIN)/python .ci/site.py
 
+readme: $(READY)  ## Write README.md from nbs/index.ipynb
+	@$(BIN)/python .ci/readme.py
+
 bench: $(READY)  ## Time the feature pass, a training step and the main job
 	@for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
 

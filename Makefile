@@ -34,6 +34,9 @@ test: $(READY)  ## Run every notebook's tests, then pytest, which also checks th
 site: $(READY)  ## Build the site into _proc/_docs
 	@$(BIN)/python .ci/site.py
 
+readme: $(READY)  ## Write README.md from nbs/index.ipynb
+	@$(BIN)/python .ci/readme.py
+
 bench: $(READY)  ## Time the feature pass, a training step and the main job
 	@for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
 
@@ -51,6 +54,6 @@ $(READY): settings.ini setup.py pyproject.toml
 	  { echo "Making $(VENV) with $$($(PYTHON) --version)"; $(PYTHON) -m venv $(if $(SYSTEM_TORCH),--system-site-packages) $(VENV); }
 	@$(BIN)/python -c 'from importlib.metadata import version; print("Keeping torch", version("torch"))' 2>/dev/null || \
 	  { echo "Installing $(TORCH)"; $(PIP) $(TORCH); }
-	@echo "Installing moola and its requirements, about two minutes"
+	@echo "Installing moola and its requirements, which takes two or three minutes"
 	@$(PIP) -e '.[dev]'
 	@touch $@

@@ -74,6 +74,13 @@ def test_train_notebook(root, run, tmp_path):
     assert len((out/"epoch_metrics.csv").read_text().splitlines()) == 3
 
 
+def test_readme_is_index(checkout, run):
+    "README.md is what `make readme` writes from index.ipynb."
+    if not (checkout/"nbs/index.ipynb").exists(): pytest.skip("no index.ipynb yet")
+    run("python", ".ci/readme.py", cwd=checkout)
+    assert run("git", "status", "--porcelain", cwd=checkout) == ""
+
+
 def readme_commands(text):
     "The shell lines of the README's fenced blocks, comments and prompts taken off."
     for block in re.findall(r"^```(?:bash|sh|shell|console)\n(.*?)^```", text, re.M | re.S):

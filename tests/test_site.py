@@ -1,6 +1,7 @@
 "The site builds without a warning, every page is found from the sidebar, and every link ends somewhere."
 import json
 import posixpath
+import re
 from urllib.parse import unquote, urlsplit
 
 import pytest
@@ -48,6 +49,14 @@ def test_site(site, checkout):
             known = target in site or (checkout/"_proc"/"_docs"/target).exists()
             if not known or (url.fragment and unquote(url.fragment) not in ids[target]): lost.append(f"{name}: {href}")
     assert not unlisted + lost, "\n".join(unlisted + lost)
+
+
+def test_title_cells(root):
+    "A page's first markdown cell is its title and subtitle: nbdev makes front matter of it and drops whatever else it holds."
+    for nb in (root/"nbs").rglob("*.ipynb"):
+        if ".ipynb_checkpoints" in nb.parts: continue
+        first = next("".join(c["source"]) for c in json.loads(nb.read_text())["cells"] if c["cell_type"] == "markdown")
+        assert re.fullmatch(r"# .+(\n+> .+)?(\n+- [\w-]+: .+)*\n*", first), f"{nb.name}: {first[:200]!r}"
 
 
 def test_configuration_agrees(root):

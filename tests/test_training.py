@@ -1,0 +1,309 @@
+"Training as its users run it: from the notebook, from the command line, stopped, killed and resumed."
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from moola.errors import MoolaError
+from moola.runs import TABLES, Run
+from moola.splits import split_folds, split_windows
+from moola.training import fit, load_checkpoint, model_from_checkpoint
+from moola.variants import VARIANTS, make_config
+from moola.windows import read_windows, simulate_windows, write_windows
+
+BIN = Path(sys.executable).parent
+STATS = ["mean", "std", "min", "max", "median"]
+TINY = dict(n_windows=40, device="cpu", progress=False)
+
+
+def tiny(folder, **params): return make_config(**(TINY | dict(epochs=2, output=str(folder)) | params))
+def numbers(folder): return pd.read_csv(Path(folder)/"epoch_metrics.csv").drop(columns="epoch_time")
+
+
+def start(*command, cwd, **kw):
+    "Start a command as a terminal does: in a process group of its own, so that Ctrl-C reaches all of it."
+    env = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}
+    return subprocess.Popen([BIN/command[0], *map(str, command[1:])], cwd=cwd, env=env, text=True, start_new_session=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, **kw)
+
+
+def wait_for_epochs(folder, n, process, seconds=120):
+    "Wait until a run has written `n` epochs."
+    table = Path(folder)/"epoch_metrics.csv"
+    for _ in range(int(seconds*10)):
+        if table.exists() and len(table.read_text().splitlines()) > n: return
+        assert process.poll() is None, process.communicate()
+        time.sleep(.1)
+    raise AssertionError(f"{folder} has no {n} epochs after {seconds} s")
+
+
+def columns_of(variant):
+    "The columns that the run folder promises, in their order."
+    tasks = VARIANTS[variant].tasks
+    uncertain = [t for t in ("ptr", "type", "span", "countdown") if t in tasks]
+    return {"epoch_metrics.csv": ["epoch", "train_loss", "val_loss", "span_f1", "span_precision", "span_recall", "epoch_time"],
+            "loss_components.csv": ["epoch", "phase", *(f"loss_{t}" for t in tasks), "total_loss"],
+            "uncertainty_params.csv": ["epoch", *(f"sigma_{t}" for t in uncertain), *(f"weight_{t}" for t in uncertain)],
+            "probability_stats.csv": ["epoch", "phase", *(f"{s}_span_{k}" for s in ("in", "out") for k in STATS), "separation"],
+            "feature_stats.csv": ["epoch", "phase", "feature_name", *STATS],
+            "gradient_stats.csv": ["epoch", "total_grad_norm", "lstm.weight_ih_l0"]}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_run_folder(variant, tmp_path):
+    "Each variant leaves every table with its columns, and a model that reproduces the stored predictions."
+    run = fit(tiny(tmp_path/variant, variant=variant, epochs=11))
+    for table, columns in columns_of(variant).items():
+        d = pd.read_csv(run.folder/table)
+        assert list(d.columns[:len(columns)]) == columns
+    assert run.epochs.epoch.tolist() == list(range(1, 12))
+    assert run.table("feature_stats").epoch.unique().tolist() == [1, 5, 10]
+    assert run.table("gradient_stats").epoch.tolist() == [1, 10]
+    loss = run.table("loss_components")
+    parts = [c for c in loss if c.startswith("loss_")]
+    np.testing.assert_allclose(loss[parts].sum(axis=1), loss.total_loss)
+    np.testing.assert_allclose(loss[loss.phase == "train"].total_loss, run.epochs.train_loss)
+    np.testing.assert_allclose(loss[loss.phase == "val"].total_loss, run.epochs.val_loss)
+    sigma = run.table("uncertainty_params")
+    np.testing.assert_allclose(sigma.filter(like="weight_").sum(axis=1), 1, rtol=1e-5)
+    inverse = sigma.filter(like="sigma_").to_numpy()**-2.
+    np.testing.assert_allclose(sigma.filter(like="weight_"), inverse/inverse.sum(1, keepdims=True), rtol=1e-4)
+
+    best = load_checkpoint(run.folder/"best_model.pt")
+    windows = simulate_windows(40, run.config.data_seed)
+    split = split_windows(windows)
+    from moola.training import to_tensors
+    x, _ = to_tensors(windows[split.valid], run.config, torch.device("cpu"))
+    with torch.no_grad(): prob = model_from_checkpoint(best)(x)["span"].sigmoid().numpy()
+    ids, stored, target = run.predictions()
+    assert ids.tolist() == windows.ids[split.valid].tolist()
+    np.testing.assert_allclose(prob, stored, atol=1e-6)
+    np.testing.assert_array_equal(target, windows.mask[split.valid])
+    assert run.metadata["data"]["sha256"] == windows.fingerprint
+    assert set(run.metadata["chance"]["valid"]) >= {"every_bar", "position_prior", "untrained"}
+
+
+def test_probability_stats_are_the_predictions(tmp_path):
+    "What the tables say of the best epoch is what its stored predictions say."
+    run = fit(tiny(tmp_path/"run", epochs=5))
+    _, prob, target = run.predictions()
+    row = run.table("probability_stats").query("phase == 'val'").set_index("epoch").loc[run.metadata["best"]["epoch"]]
+    assert row.in_span_mean == pytest.approx(prob[target].mean(), abs=1e-6)
+    assert row.out_span_median == pytest.approx(np.median(prob[~target]), abs=1e-6)
+    assert row.separation == pytest.approx(prob[target].mean() - prob[~target].mean(), abs=1e-6)
+
+
+def test_killed_and_resumed(tmp_path):
+    "A run killed in mid-epoch has all its epochs, and resumed it ends as if nothing had happened."
+    whole, killed = tmp_path/"whole", tmp_path/"killed"
+    fit(tiny(whole, epochs=60))
+    code = f"from moola.training import fit; from moola.variants import make_config; fit(make_config(**{TINY | dict(epochs=60, output=str(killed))!r}))"
+    p = start("python", "-c", code, cwd=tmp_path)
+    wait_for_epochs(killed, 3, p)
+    os.killpg(p.pid, signal.SIGKILL)
+    p.communicate()
+    epochs = len(pd.read_csv(killed/"epoch_metrics.csv", on_bad_lines="skip"))
+    assert 3 <= epochs < 60
+    assert json.loads((killed/"metadata.json").read_text())["status"] == "running"
+    assert epochs-1 <= load_checkpoint(killed/"last.pt")["epoch"] <= epochs
+    fit(tiny(killed, epochs=60, resume=True))
+    pd.testing.assert_frame_equal(numbers(killed), numbers(whole))
+    for table in TABLES[1:]:
+        pd.testing.assert_frame_equal(pd.read_csv(killed/table), pd.read_csv(whole/table))
+    a, b = (Run(f).predictions()[1] for f in (killed, whole))
+    np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("command", ["moola_train", "papermill"])
+def test_interrupted(command, tmp_path, root):
+    "Ctrl-C leaves a folder that is complete up to there, and a non-zero exit."
+    out = tmp_path/"stopped"
+    out.mkdir()
+    params = dict(n_windows=40, epochs=5000, device="cpu", output=out)
+    if command == "papermill": words = [root/"nbs/train.ipynb", out/"train.ipynb", *(w for k, v in params.items() for w in ("-p", k, v))]
+    else: words = [w for k, v in params.items() for w in (f"--{k}", v)]
+    p = start(command, *words, cwd=tmp_path)
+    wait_for_epochs(out, 2, p)
+    os.killpg(p.pid, signal.SIGINT)
+    p.communicate(timeout=60)
+    assert p.returncode != 0
+    run = Run(out)
+    assert run.metadata["status"] == "interrupted"
+    assert len(run.epochs) == run.metadata["epochs_done"] >= 2
+    assert (out/"train.ipynb").exists()
+    assert run.predictions()[1].shape[1] == 105
+    assert load_checkpoint(out/"last.pt")["epoch"] == len(run.epochs)
+
+
+@pytest.mark.parametrize("command", ["moola_train", "papermill"])
+def test_lines_are_seen_live(command, tmp_path, root):
+    "Each epoch's line is on the terminal when the epoch ends, and the last line of the run is the guide's."
+    out = tmp_path/"live"
+    out.mkdir()
+    if command == "papermill": words = [root/"nbs/train.ipynb", out/"train.ipynb", "-p", "n_windows", 24, "-p", "epochs", 30, "-p", "device", "cpu"]
+    else: words = ["--n-windows", 24, "--epochs", 30, "--output", out, "--device", "cpu"]
+    p = start(command, *words, cwd=tmp_path)
+    for line in p.stdout:
+        if line.startswith("Epoch 1/30: train_loss="): break
+    assert not (out/"predictions.parquet").exists(), "the first line came when the run was over"
+    rest = [line for line in p.stdout.read().splitlines() if line.strip()]
+    p.communicate(timeout=60)
+    assert p.returncode == 0
+    assert rest[-1].startswith("Epoch 30/30: train_loss=") and ", span_F1=" in rest[-1] and ", R=" in rest[-1]
+    text = (out/"train.ipynb").read_text()
+    assert "Epoch 17/30" in text and text.count("image/png") == 4
+
+
+WRONG = {"unknown variant 'best'": dict(variant="best"),
+         "unknown parameter 'epoch': did you mean 'epochs'": dict(epoch=3),
+         "parameter epochs should be a valid integer, not 'ten'": dict(epochs="ten"),
+         "parameter resume should be a valid boolean, not 'false'": dict(resume="false"),
+         "no.parquet does not exist": dict(data="no.parquet"),
+         "sees no CUDA GPU": dict(device="cuda")}
+
+
+@pytest.mark.parametrize("sentence", WRONG)
+def test_wrong_parameters_under_papermill(sentence, tmp_path, root):
+    "papermill ends with the one sentence and a non-zero exit, and no run is begun."
+    if "CUDA" in sentence and torch.cuda.is_available(): pytest.skip("there is a CUDA GPU")
+    (name, value), = WRONG[sentence].items()
+    p = start("papermill", root/"nbs/train.ipynb", tmp_path/"train.ipynb", "-p", name, value, "-p", "output", tmp_path/"run", cwd=tmp_path)
+    out = "".join(p.communicate(timeout=120))
+    assert p.returncode != 0
+    said = [line for line in out.splitlines() if line.startswith("MoolaError: ")]
+    assert len(said) == 1 and sentence in said[0]
+    assert not (tmp_path/"run").exists()
+
+
+@pytest.mark.parametrize("sentence", WRONG)
+def test_wrong_options(sentence, tmp_path):
+    "The command answers with one line and a non-zero exit, and no run is begun."
+    if "CUDA" in sentence and torch.cuda.is_available(): pytest.skip("there is a CUDA GPU")
+    (name, value), = WRONG[sentence].items()
+    p = start("moola_train", f"--{name}", value, "--output", tmp_path/"run", cwd=tmp_path)
+    out, err = p.communicate(timeout=120)
+    assert p.returncode != 0
+    if name != "epoch": assert err.startswith("moola_train: ") and sentence in err
+    else: assert "unrecognized arguments: --epoch" in err
+    assert len(err.splitlines()) == 1 and out == ""
+    assert {f.name for f in (tmp_path/"run").glob("*")} <= {"train.ipynb"}
+
+
+def test_guide_options(tmp_path):
+    "The guide's command line works as it stands."
+    data = tmp_path/"train_latest.parquet"
+    write_windows(simulate_windows(30, 3), data)
+    p = start("moola_train", *f"--data {data} --output {tmp_path}/v1 --epochs 2 --batch-size 32 --lr 1e-3 --device cpu --seed 42".split(), cwd=tmp_path)
+    p.communicate(timeout=120)
+    assert p.returncode == 0
+    config = Run(tmp_path/"v1").config
+    assert (config.data, config.epochs, config.batch_size, config.lr, config.device, config.seed) == (str(data), 2, 32, 1e-3, "cpu", 42)
+
+
+def test_default_folder_is_never_reused(tmp_path):
+    "A second run goes to a numbered folder, and an existing one is refused unless told otherwise."
+    (tmp_path/"settings.ini").touch()
+    for name in ("stones_only", "stones_only-2"):
+        p = start("moola_train", *"--variant stones_only --n-windows 24 --epochs 1 --progress False --device cpu".split(), cwd=tmp_path)
+        p.communicate(timeout=120)
+        assert p.returncode == 0 and Run(tmp_path/"artifacts"/name).metadata["status"] == "finished"
+    before = (tmp_path/"artifacts/stones_only/epoch_metrics.csv").read_text()
+    p = start("moola_train", "--output", tmp_path/"artifacts/stones_only", "--epochs", 3, "--n-windows", 24, cwd=tmp_path)
+    assert "already holds a run" in p.communicate(timeout=60)[1] and p.returncode != 0
+    assert (tmp_path/"artifacts/stones_only/epoch_metrics.csv").read_text() == before
+    fit(tiny(tmp_path/"artifacts/stones_only", variant="stones_only", epochs=3, overwrite=True))
+    assert len(Run(tmp_path/"artifacts/stones_only").epochs) == 3
+
+
+def test_out_of_memory_names_a_batch_size(tmp_path, monkeypatch):
+    "Where memory runs out the message says which batch size to try, and the folder says that the run failed."
+    from moola.training import Trainer
+    def step(self, rows, weight): raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
+    monkeypatch.setattr(Trainer, "step", step)
+    with pytest.raises(MoolaError, match="at batch_size 32: try batch_size 16"): fit(tiny(tmp_path/"run"))
+    assert Run(tmp_path/"run").metadata["status"] == "failed"
+
+
+def test_loss_that_is_not_finite(tmp_path, monkeypatch):
+    "Training stops at the step, says what to do, and keeps the best model of the epochs before."
+    from moola.training import Trainer
+    step, calls = Trainer.step, []
+    def broken(self, rows, weight):
+        losses, prob = step(self, rows, weight)
+        calls.append(1)
+        return (losses*float("nan") if len(calls) == 4 else losses), prob
+    monkeypatch.setattr(Trainer, "step", broken)
+    with pytest.raises(MoolaError, match=r"not finite at epoch 4, step 1 of 1: lower lr \(now 0.001\) or set max_grad_norm=1.0"):
+        fit(tiny(tmp_path/"run", epochs=9))
+    run = Run(tmp_path/"run")
+    assert run.metadata["status"] == "failed" and len(run.epochs) == 3
+    assert load_checkpoint(run.folder/"best_model.pt")["epoch"] <= 3
+    assert run.predictions()[1].shape[1] == 105
+
+
+def test_clipping(tmp_path):
+    "With `max_grad_norm` no gradient is longer."
+    run = fit(tiny(tmp_path/"run", max_grad_norm=.01))
+    assert run.table("gradient_stats").total_grad_norm.max() <= .01 * 1.001
+
+
+def test_pos_weight_is_used(tmp_path):
+    "The class weight reaches the loss: the heavier, the more bars are called inside."
+    mean = {w: fit(tiny(tmp_path/str(w), pos_weight=w, epochs=8)).table("probability_stats").out_span_mean.iloc[-1] for w in (1., 13.1, "auto")}
+    assert mean[1.] < mean[13.1]
+    assert Run(tmp_path/"auto").metadata["pos_weight"] == pytest.approx(1/simulate_windows(40)[split_windows(simulate_windows(40)).train].mask.mean() - 1, rel=1e-5)
+
+
+def test_no_labels_is_an_error(tmp_path):
+    "Nothing to learn or to validate is said before training."
+    windows = simulate_windows(40)
+    split = split_windows(windows)
+    keep = ~np.isin(windows.window, split.valid)
+    windows.rows, windows.window = windows.rows[keep].reset_index(drop=True), windows.window[keep]
+    with pytest.raises(MoolaError, match="no valid window has a labelled span"): fit(tiny(tmp_path/"run"), windows, split)
+    assert not (tmp_path/"run").exists()
+
+
+def test_real_windows_train(shared, tmp_path):
+    "Windows of real minutes in the guide's format train in all three variants."
+    for variant in VARIANTS:
+        run = fit(tiny(tmp_path/variant, variant=variant, data=str(shared/"data/windows_174.parquet")))
+        assert run.metadata["data"]["windows"] == 174 and run.metadata["data"]["split_by_time"]
+
+
+def test_no_bar_is_shared(shared):
+    "No bar of a training window is, or lies within an embargo of, a bar of a held-out window."
+    windows = read_windows(shared/"data/windows_174.parquet")
+    minutes = windows.timestamp[:, None] + np.arange(105)*np.timedelta64(1, "m")
+    def distance(a, b): return np.abs(minutes[a].reshape(-1, 1) - np.sort(minutes[b].ravel())[None]).min()
+    split = split_windows(windows)
+    held = np.r_[split.valid, split.test]
+    assert distance(split.train, held) > np.timedelta64(105, "m")
+    assert distance(split.valid, split.test) > np.timedelta64(105, "m")
+    for fold in split_folds(windows, 5): assert distance(fold.train, fold.valid) > np.timedelta64(105, "m")
+
+
+def test_parameters_cell_is_the_config(root):
+    "The notebook's parameters are the fields of the config, one a line, with the same words beside them."
+    from dataclasses import fields
+
+    from fastcore.docments import docments
+
+    from moola.variants import TrainConfig
+    nb = json.loads((root/"nbs/train.ipynb").read_text())
+    cell, = [c for c in nb["cells"] if "parameters" in c["metadata"].get("tags", [])]
+    docs, config = docments(TrainConfig), make_config()
+    lines = [line.split(" # ", 1) for line in "".join(cell["source"]).splitlines()]
+    assert [a.split(" = ")[0] for a, _ in lines] == [f.name for f in fields(TrainConfig)]
+    for assignment, words in lines:
+        name, value = assignment.split(" = ")
+        assert words == docs[name]
+        assert eval(value) in (None, getattr(config, name))

@@ -26,28 +26,32 @@ def shared() -> Path:
 def root() -> Path: return ROOT
 
 
+def clean_env() -> dict:
+    "The environment with this Python's tools first on the path, and without what git sets while it runs a hook."
+    env = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
+    return env | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"}
+
+
 @pytest.fixture
 def checkout(root, tmp_path) -> Path:
     "A copy of the project as git would commit it now, with a history of its own: a test may change what it likes there."
     if not (root / ".git").exists(): pytest.skip("not a git checkout")
-    files = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=root, check=True, capture_output=True, text=True)
+    def git(*cmd, cwd): return subprocess.run(["git", *cmd], cwd=cwd, env=clean_env(), check=True, capture_output=True, text=True).stdout
     copy = tmp_path / root.name
-    for name in filter(None, files.stdout.split("\0")):
+    for name in filter(None, git("ls-files", "-z", "--cached", "--others", "--exclude-standard", cwd=root).split("\0")):
         if not (root / name).exists(): continue
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(root / name, copy / name, follow_symlinks=False)
     for cmd in (["init"], ["add", "--all"], ["-c", "user.name=t", "-c", "user.email=t@t", "commit", "--message=now"]):
-        subprocess.run(["git", *cmd], cwd=copy, check=True, capture_output=True)
+        git(*cmd, cwd=copy)
     return copy
 
 
 @pytest.fixture(scope="session")
 def run():
     "Run a command with this environment's tools first on the path; a failure shows what it printed."
-    env = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-
     def _run(*cmd, cwd, code=0) -> str:
-        done = subprocess.run([str(c) for c in cmd], cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600)
+        done = subprocess.run([str(c) for c in cmd], cwd=cwd, env=clean_env(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600)
         if done.returncode != code: pytest.fail(f"{cmd[0]} ended with {done.returncode}, not {code}:\n{done.stdout[-6000:]}", pytrace=False)
         return done.stdout
     return _run

@@ -8,7 +8,8 @@ __all__ = ['LEVEL_WORDS', 'METRIC_WORDS', 'as_target', 'as_prob', 'as_pair', 'PR
            'Cuts', 'all_cuts', 'best_cut', 'position_prior', 'chance_levels', 'Interval', 'window_mean', 'counts_f1',
            'bootstrap_interval', 'drawn_ap', 'metric_interval', 'verdict']
 
-# %% ../nbs/08_metrics.ipynb #93518da6
+# %% ../nbs/08_metrics.ipynb #9ae949f7
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 import numpy as np
@@ -247,7 +248,7 @@ def _level(target, prob, threshold):
     return dict(threshold=threshold, span_f1=span.f1, precision=span.precision, recall=span.recall,
                 pooled_f1=pooled_prf(target, prob, threshold).f1, average_precision=average_precision(target, prob))
 
-# %% ../nbs/08_metrics.ipynb #875875b9
+# %% ../nbs/08_metrics.ipynb #7248a8e8
 class Interval(NamedTuple):
     "A value and the 95 % interval around it."
     value: float
@@ -277,19 +278,22 @@ def bootstrap_interval(
     confidence:float=.95, # Share of draws inside the interval
     seed:int=0, # Of the draws
 )->Interval: # `low` and `high` are NaN where there is one block only
-    "Percentile bootstrap over windows."
+    "Bias-corrected and accelerated (BCa) bootstrap over windows; of percentiles where BCa has no answer, as when all windows score the same."
     from scipy.stats import bootstrap
     member = np.arange(len(values)) if blocks is None else np.unique(np.asarray(blocks), return_inverse=True)[1]
     if len(member) != len(values): raise MoolaError(f"blocks names {len(member)} windows but there are {len(values)}")
     n = member.max()+1
     def drawn(picks, axis=-1):
-        m = np.arange(picks[...,0].size)[:,None]
-        weights = np.bincount((picks.reshape(-1,n) + n*m).ravel(), minlength=n*m.size).reshape(-1,n).astype(float)
+        rows = picks.reshape(-1, picks.shape[-1])
+        weights = np.bincount((rows + n*np.arange(len(rows))[:,None]).ravel(), minlength=n*len(rows)).reshape(-1,n).astype(float)
         return np.nan_to_num(statistic(values, weights[:,member])).reshape(picks.shape[:-1])
     value = float(statistic(values, np.ones((1,len(values))))[0])
     if n < 2 or np.isnan(value): return Interval(value, float('nan'), float('nan'))
-    ci = bootstrap((np.arange(n),), drawn, vectorized=True, n_resamples=n_resamples, batch=500, confidence_level=confidence,
-                   method='percentile', random_state=np.random.default_rng(seed)).confidence_interval
+    for method in ('BCa','percentile'):
+        with warnings.catch_warnings(action='ignore'):
+            ci = bootstrap((np.arange(n),), drawn, vectorized=True, n_resamples=n_resamples, batch=500, confidence_level=confidence,
+                           method=method, random_state=np.random.default_rng(seed)).confidence_interval
+        if not np.isnan(ci).any(): break
     return Interval(value, float(ci.low), float(ci.high))
 
 # %% ../nbs/08_metrics.ipynb #6a4eeedc

@@ -1,8 +1,13 @@
 "Properties of decoding on many inputs; the lessons stand in nbs/09_decode.ipynb."
-import hypothesis.extra.numpy as hnp, hypothesis.strategies as st, numpy as np, pandas as pd, pytest
+import hypothesis.extra.numpy as hnp
+import hypothesis.strategies as st
+import numpy as np
+import pandas as pd
+import pytest
 from hypothesis import given
 
-from moola import decode as d, metrics as m
+from moola import decode as d
+from moola import metrics as m
 from moola.errors import MoolaError
 from moola.spans import mask_to_spans, spans_to_mask
 

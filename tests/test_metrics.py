@@ -1,6 +1,12 @@
 "Properties of the scores on many inputs; the lessons stand in nbs/08_metrics.ipynb."
-import subprocess, sys
-import hypothesis.extra.numpy as hnp, hypothesis.strategies as st, numpy as np, pandas as pd, pytest
+import subprocess
+import sys
+
+import hypothesis.extra.numpy as hnp
+import hypothesis.strategies as st
+import numpy as np
+import pandas as pd
+import pytest
 from hypothesis import given, settings
 from sklearn.metrics import average_precision_score, precision_recall_fscore_support
 

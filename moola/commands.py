@@ -13,7 +13,7 @@ from fastcore.docments import docments
 from .errors import MoolaError
 from .variants import TrainConfig, VARIANTS, make_config
 
-# %% ../nbs/13_commands.ipynb #5df7abb3
+# %% ../nbs/13_commands.ipynb #9e0c6ac3
 class Parser(argparse.ArgumentParser):
     "Answers wrong usage with one sentence."
     def error(self, message): self.exit(2, f'{self.prog}: {message} (see {self.prog} --help)\n')
@@ -33,7 +33,8 @@ def config_parser(
     description:str, # What it does
 )->Parser:
     "A parser with an option for every field of the config."
-    parser = Parser(prog=prog, description=description, epilog='Options that are not given are as the variant has them.')
+    parser = Parser(prog=prog, usage='%(prog)s [options]', description=description, allow_abbrev=False,
+                    epilog='Options that are not given are as the variant has them.')
     docs = docments(TrainConfig)
     for f in fields(TrainConfig):
         names = dict.fromkeys([f"--{f.name.replace('_','-')}", f'--{f.name}'])
@@ -42,7 +43,7 @@ def config_parser(
         parser.add_argument(*names, dest=f.name, type=literal, metavar='VALUE', help=doc.replace('%','%%'), **switch)
     return parser
 
-# %% ../nbs/13_commands.ipynb #d9fe629b
+# %% ../nbs/13_commands.ipynb #367aac70
 def notebook_path(
     name:str, # File name of a notebook
 )->Path:
@@ -63,7 +64,8 @@ def run_notebook(
     os.environ.setdefault('PYDEVD_DISABLE_FILE_VALIDATION', '1')
     import papermill as pm
     logging.getLogger('papermill').setLevel(logging.ERROR)
-    try: pm.execute_notebook(str(notebook), str(output), parameters=params, progress_bar=False, kernel_name='python3')
+    try: pm.execute_notebook(str(notebook), str(output), parameters=params, progress_bar=False, kernel_name='python3',
+                             extra_arguments=['--IPKernelApp.log_level=40'])
     except pm.PapermillExecutionError as e:
         if e.ename == 'MoolaError': raise MoolaError(e.evalue) from None
         if e.ename == 'KeyboardInterrupt': raise KeyboardInterrupt from None

@@ -15,16 +15,16 @@ from .bars import W
 from .errors import MoolaError
 from .windows import Windows
 
-# %% ../nbs/05_splits.ipynb #97e7189f
+# %% ../nbs/05_splits.ipynb #99bd8442
 def shared_runs(
     ohlc, # Prices, (n, W, 4)
     run:int=5, # Consecutive identical bars that prove a common origin
 )->tuple[np.ndarray, np.ndarray]: # Window index and run number, one pair for each run that a window contains
     "Number every run of `run` consecutive bars by its content."
-    bits = np.ascontiguousarray(ohlc, np.float64).view(np.uint64)
+    price = pd.util.hash_array(np.ascontiguousarray(ohlc, np.float64).ravel()).reshape(ohlc.shape)
     odd = np.random.default_rng(0).integers(1, 2**63, (run,4), dtype=np.uint64) * np.uint64(2) + np.uint64(1)
     m = ohlc.shape[1] - run + 1
-    key = sum((bits[:,i:i+m] * odd[i]).sum(-1, dtype=np.uint64) for i in range(run))
+    key = sum((price[:,i:i+m] * odd[i]).sum(-1, dtype=np.uint64) for i in range(run))
     view = np.lib.stride_tricks.sliding_window_view
     moves = view(ohlc[...,1], run, 1).max(-1) > view(ohlc[...,2], run, 1).min(-1)
     window = np.broadcast_to(np.arange(len(ohlc))[:,None], key.shape)[moves]

@@ -20,8 +20,8 @@ from .errors import MoolaError
 W = 105                                  # bars in a window
 OHLC = ['open', 'high', 'low', 'close']  # the four prices of a bar, in the order of every array
 
-# %% ../nbs/00_bars.ipynb #1e2bad32
-def _ordered(d): return (d.low <= d[['open', 'close']].min(axis=1)) & (d.low <= d.high)
+# %% ../nbs/00_bars.ipynb #067fd33d
+def _ordered(d): return d.low <= d[['open', 'close']].min(axis=1)
 def _topped(d): return d.high >= d[['open', 'close']].max(axis=1)
 def _later(d): return ~(d.timestamp.diff() <= pd.Timedelta(0))
 
@@ -31,9 +31,10 @@ _RULES = {'low <= min(open, close)': _ordered, 'high >= max(open, close)': _topp
 def bars_schema():
     "The rules that bars obey, as a pandera schema."
     import pandera.pandas as pa  # here, so that importing moola stays quick
-    finite = lambda: pa.Check(lambda s: np.isfinite(s), name='prices are finite')
-    return pa.DataFrameSchema({'timestamp': pa.Column(nullable=False), **{c: pa.Column(float, finite(), nullable=True) for c in OHLC}},
-                              checks=[pa.Check(f, name=k) for k, f in _RULES.items()])
+    finite = lambda: pa.Check(lambda s: np.isfinite(s), name='prices are finite', ignore_na=False)
+    prices = {c: pa.Column(float, finite(), nullable=True) for c in OHLC}
+    return pa.DataFrameSchema({'timestamp': pa.Column(nullable=False), **prices},
+                              checks=[pa.Check(f, name=k, ignore_na=False) for k, f in _RULES.items()])
 
 # %% ../nbs/00_bars.ipynb #7b91e27d
 def _first_rows(bad, bars):

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['LABELS', 'Windows', 'rows_schema', 'read_windows', 'write_windows', 'window_targets', 'simulate_windows']
 
-# %% ../nbs/04_windows.ipynb #779e300e
-import hashlib, os, tempfile
+# %% ../nbs/04_windows.ipynb #636717fd
+import hashlib, os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -157,13 +157,13 @@ def _prices(column, rows, name):
     except pa.ArrowInvalid: raise MoolaError(f"{name}: features hold prices that are not numbers.") from None
     return flat.to_numpy(zero_copy_only=False).reshape(-1, W, 4)
 
-# %% ../nbs/04_windows.ipynb #18ee971e
+# %% ../nbs/04_windows.ipynb #c69e0383
 def rows_schema():
     "What each row of the file must say, as a pandera schema."
     import pandera.pandas as pa  # here, so that importing moola stays quick
     return pa.DataFrameSchema({
         'window_id': pa.Column(nullable=False),
-        'label': pa.Column(checks=pa.Check(lambda s: s.isin(LABELS), name='an unknown label'), nullable=True),
+        'label': pa.Column(checks=pa.Check(lambda s: s.isin(LABELS), name='an unknown label', ignore_na=False), nullable=True),
         'expansion_start': pa.Column('int64', pa.Check(lambda s: (s >= 0) & (s < W), name='an expansion_start outside 0 to 104')),
         'expansion_end': pa.Column('int64', pa.Check(lambda s: (s >= 0) & (s < W), name='an expansion_end outside 0 to 104'))},
         checks=pa.Check(lambda d: d.expansion_end >= d.expansion_start, name='an expansion_end before its expansion_start'))
@@ -238,7 +238,7 @@ def _times(rows, name):
     if bad.any(): raise MoolaError(f"{name}: {_name_rows(bad, rows, 'a timestamp that cannot be read')}")
     return out
 
-# %% ../nbs/04_windows.ipynb #c7a58d02
+# %% ../nbs/04_windows.ipynb #11529f76
 def write_windows(
     windows:Windows,      # Every window needs a span
     path:str|Path,        # The parquet file to write
@@ -249,7 +249,9 @@ def write_windows(
     path = Path(path)
     if path.exists() and not overwrite: raise MoolaError(f"{path} exists; pass overwrite=True to replace it.")
     bare = np.setdiff1d(np.arange(len(windows)), windows.window)
-    if len(bare): raise MoolaError(f"{len(bare):,} of {len(windows):,} windows have no span and cannot be written: {', '.join(windows.ids[bare[:5]])}{', …' if len(bare) > 5 else ''}.")
+    if len(bare):
+        shown = ', '.join(windows.ids[bare[:5]]) + (', …' if len(bare) > 5 else '')
+        raise MoolaError(f"{len(bare):,} of {len(windows):,} windows have no span and cannot be written: {shown}.")
     if not path.parent.is_dir(): raise MoolaError(f"There is no folder {path.parent}.")
     flat = pa.array(windows.ohlc[windows.window].ravel(), type=pa.float64())
     bars = pa.ListArray.from_arrays(np.arange(0, len(flat) + 1, 4, dtype='int32'), flat)
@@ -274,7 +276,7 @@ def window_targets(
     return dict(type=windows.window_type.astype('int64'), ptr=stack(first, 2), span=windows.mask.astype('float32'),
                 countdown=stack([countdown(s) for s in spans], W))
 
-# %% ../nbs/04_windows.ipynb #95833f73
+# %% ../nbs/04_windows.ipynb #b768bb42
 class _Tape:
     "One window before it has prices: its moves `z`, the width `vol` of its candles, and what is already taken."
     def __init__(self, rng, z, vol): self.rng, self.z, self.vol, self.free, self.parts = rng, z, vol, np.ones(W, bool), []
@@ -288,7 +290,7 @@ class _Tape:
 
     def quiet(self, start, end):
         "A consolidation: narrow bars around one price."
-        q, level = self.rng.uniform(.3, .5), np.zeros(end - start + 1)
+        q, level = self.rng.uniform(.3, .55), np.zeros(end - start + 1)
         for i in range(start, end): level[i - start + 1] = .6 * level[i - start] + self.z[i]
         self.z[start:end] = 1.1 * q * np.diff(level)
         self.vol[start:end] *= 1.5 * q
@@ -302,7 +304,7 @@ class _Tape:
         back = self.rng.uniform(.3, .5) * strength * leg / (end - turn)
         self.push(turn, end, -way, back * ((end - turn) / 5)**.4, .45, .8)
 
-# %% ../nbs/04_windows.ipynb #e4655686
+# %% ../nbs/04_windows.ipynb #ef8afdb2
 @patch
 def expansion(self:_Tape, kind, start, end):
     "What a trader labels: a consolidation (0) or a retracement (1), then a push."
@@ -310,7 +312,7 @@ def expansion(self:_Tape, kind, start, end):
     first = max(start - int(self.rng.integers(10, 22)), 0)
     if kind: self.pullback(first, start, way)
     else: self.quiet(first, start)
-    self.push(start, end, way, self.rng.uniform(1., 1.4), .5)
+    self.push(start, end, way, self.rng.uniform(.85, 1.3), .6)
     self.free[max(first - 2, 0):end + 3] = False
 
 @patch
@@ -343,7 +345,7 @@ def spike(self:_Tape, start, end):
 def missed(self:_Tape, start, end):
     "An expansion that the labeller overlooked."
     self.quiet(start, start + 14)
-    self.push(start + 14, end, self.rng.choice([-1, 1]), self.rng.uniform(1., 1.4), .5)
+    self.push(start + 14, end, self.rng.choice([-1, 1]), self.rng.uniform(.85, 1.3), .6)
 
 @patch
 def put(self:_Tape, part, bars):
@@ -355,7 +357,7 @@ def put(self:_Tape, part, bars):
     self.free[max(start - 1, 0):start + bars + 1] = False
     self.parts.append((part, start, start + bars))
 
-# %% ../nbs/04_windows.ipynb #5b1aab18
+# %% ../nbs/04_windows.ipynb #2b0b158a
 _PARTS = (('missed', .05), ('drift', .8), ('drift', .8), ('failed_breakout', .5), ('quiet', .4), ('spike', .7), ('spike', .7))
 
 def _some_length(rng, low, high): return int(np.clip(np.rint(5 * np.exp(.6 * rng.standard_normal())), low, high))
@@ -367,7 +369,8 @@ def _fill(tape, kind, start, end):
     for part, chance in _PARTS:
         if rng.random() >= chance: continue
         before = int(rng.integers(8, 14))
-        bars = {'missed': 14 + _some_length(rng, 2, 12), 'drift': 12 + _some_length(rng, 3, 14), 'failed_breakout': before + 5, 'quiet': before, 'spike': 2}[part]
+        bars = {'missed': 14 + _some_length(rng, 2, 12), 'drift': 12 + _some_length(rng, 3, 14), 'failed_breakout': before + 5,
+                'quiet': before, 'spike': 2}[part]
         tape.put(part, bars)
     return tape
 

@@ -51,7 +51,7 @@ def _broken(errors, bars):
     if nonfinite.any(): return 'prices are finite', nonfinite
     return next((e.check.name, ~e.check_output.to_numpy(bool)) for e in errors.schema_errors)
 
-# %% ../nbs/00_bars.ipynb #0040a812
+# %% ../nbs/00_bars.ipynb #617cbb4d
 def check_bars(
     bars:pd.DataFrame, # Columns timestamp, open, high, low, close; more are left alone
     name:str='bars',   # What error messages call these bars: the file, as a rule
@@ -64,7 +64,7 @@ def check_bars(
     if not pd.api.types.is_datetime64_any_dtype(bars.timestamp):
         raise MoolaError(f"{name}: the timestamp column holds {bars.timestamp.dtype}, not times.")
     bars = bars.reset_index(drop=True)
-    try: bars = bars.astype({c: float for c in OHLC})
+    try: bars = bars.astype(dict.fromkeys(OHLC, float))
     except (ValueError, TypeError) as e: raise MoolaError(f"{name}: a price is not a number ({e}).") from None
     try: bars_schema().validate(bars, lazy=True)
     except SchemaErrors as e:

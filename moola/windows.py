@@ -111,7 +111,7 @@ def fingerprint(self:Windows)->str:
     h.update(self.window_type.astype('i1').tobytes())
     return h.hexdigest()
 
-# %% ../nbs/04_windows.ipynb #49b61d26
+# %% ../nbs/04_windows.ipynb #47699936
 @patch
 def _summary(self:Windows)->dict:
     types, source = self.window_type, self.source
@@ -127,7 +127,9 @@ def _summary(self:Windows)->dict:
 @patch
 def __repr__(self:Windows):
     s = self._summary()
-    return f"Windows({s.pop('windows')} windows, {s.pop('spans')} spans, " + ', '.join(f'{k} {v}' for k, v in s.items()) + ')'
+    many = lambda k: f"{s[k]} {k if s[k] != '1' else k[:-1]}"
+    head = f"Windows({many('windows')}, {many('spans')}, "
+    return head + ', '.join(f'{k} {v}' for k, v in s.items() if k not in ('windows', 'spans')) + ')'
 
 @patch
 def _repr_html_(self:Windows):

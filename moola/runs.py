@@ -6,9 +6,9 @@
 __all__ = ['TABLES', 'RUN_FILES', 'is_free', 'is_run', 'project_root', 'launcher', 'notebook_folder', 'choose_folder',
            'write_atomic', 'RunLog', 'Run']
 
-# %% ../nbs/10_runs.ipynb #4cc9debd
+# %% ../nbs/10_runs.ipynb #fcc4a9a7
 import csv, json, os
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 import numpy as np
 import pandas as pd
@@ -49,7 +49,7 @@ def notebook_folder()->Path|None:
     notebooks = [Path(a) for a in launcher() if a.endswith('.ipynb')]
     return notebooks[1].absolute().parent if len(notebooks) > 1 and notebooks[1].name == 'train.ipynb' else None
 
-# %% ../nbs/10_runs.ipynb #d88a7fa3
+# %% ../nbs/10_runs.ipynb #134ab13e
 def choose_folder(
     config:TrainConfig, # Its `output`, `resume` and `overwrite` decide
 )->Path: # The folder to write to
@@ -63,13 +63,13 @@ def choose_folder(
         if not runs: raise MoolaError(f"nothing to resume: {named or first} holds no last.pt")
         return runs[-1]
     if named:
-        if not (is_free(named) or config.overwrite and is_run(named)):
-            raise MoolaError(f"{named} already holds {'a run: set overwrite=True to replace it, resume=True to continue it' if is_run(named) else 'other files'}, or name another output")
-        return named
+        if is_free(named) or config.overwrite and is_run(named): return named
+        taken = 'a run: set overwrite=True to replace it, resume=True to continue it,' if is_run(named) else 'other files:'
+        raise MoolaError(f"{named} already holds {taken} or name another output")
     if config.overwrite: return first
     return next(p for i in range(1, 10**6) if is_free(p := first if i == 1 else first.with_name(f'{first.name}-{i}')))
 
-# %% ../nbs/10_runs.ipynb #1a967128
+# %% ../nbs/10_runs.ipynb #99592a44
 def write_atomic(
     path:Path, # File to write or replace
     write, # Called with an open binary file
@@ -80,6 +80,8 @@ def write_atomic(
         write(f)
         f.flush(); os.fsync(f.fileno())
     os.replace(part, path)
+
+def _write_lines(lines, f): f.write(''.join(lines).encode())
 
 class RunLog:
     "The tables of a run."
@@ -104,7 +106,7 @@ class RunLog:
         for path in (p for t in TABLES if (p := self.folder/t).exists()):
             header,*lines = path.read_text().splitlines(keepends=True)
             keep = [o for o in lines if o.endswith('\n') and o.count(',') >= header.count(',') and int(o.split(',')[0]) <= epoch]
-            write_atomic(path, lambda f: f.write(''.join([header,*keep]).encode()))
+            write_atomic(path, partial(_write_lines, [header,*keep]))
 
 # %% ../nbs/10_runs.ipynb #aabd8396
 class Run:

@@ -4,14 +4,15 @@
 """
 import sys
 import time
+from functools import partial
 
 import numpy as np
 import pandas as pd
+from table import cores, seconds, show_table
 
 from moola.bars import OHLC, W
 from moola.features import FEATURES, build_features
 from moola.swings import SWING_RULES
-from table import cores, seconds, show_table
 
 
 def make_windows(n, seed=0):
@@ -74,7 +75,7 @@ def main(n=10_000, few=10):
     def rate(x): return f"{x / 1e6:,.1f} M/s" if x > 1e6 else f"{x / 1e3:,.1f} k/s"
     rows = []
     for rule in SWING_RULES:
-        ours = n * W / seconds(lambda: build_features(ohlc, rule, out=out))
+        ours = n * W / seconds(partial(build_features, ohlc, rule, out=out))
         rows.append((f"{rule}, one core", rate(ours), *((rate(slow), f"{ours / slow:,.0f} x") if rule == "origin" else ("", "")), rate(floor)))
     if cores() > 1:
         ours = n * W / seconds(lambda: build_features(ohlc, out=out, threads=cores()))

@@ -1,5 +1,8 @@
 "Print measurements beside their reference and their floor, with the machine they were made on."
-import os, platform, sys, time
+import os
+import platform
+import sys
+import time
 from importlib.metadata import PackageNotFoundError, version
 
 

@@ -12,7 +12,7 @@ import mplfinance as mpf
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from .bars import W, OHLC
+from .bars import OHLC
 from .metrics import LEVEL_WORDS
 from .runs import Run
 from .spans import as_spans
@@ -34,7 +34,7 @@ def mark_best(ax, run:Run):
     "A line at the epoch that the run kept."
     if best := run.metadata.get('best'): ax.axvline(best['epoch'], color='.3', lw=.8, ls=':', label=f"best epoch, {best['epoch']}")
 
-# %% ../nbs/12_analysis.ipynb #a53f841c
+# %% ../nbs/12_analysis.ipynb #bf3cc2b3
 def plot_loss(
     run:Run, # With at least one epoch
 )->tuple: # fig, axes
@@ -49,8 +49,9 @@ def plot_loss(
     for c in d.columns[d.columns.str.startswith('loss_')]: axes[1].plot(v.epoch, v[c]/v[c].iloc[0], label=c.removeprefix('loss_'))
     axes[1].axhline(1, color='.3', lw=.8)
     axes[0].set(xlabel='epoch', ylabel='sum of the task losses', title='Loss', ylim=(0,None))
-    axes[1].set(xlabel='epoch', ylabel='share of the first epoch', title='Validation loss of each task')
-    for ax in axes: ax.legend(frameon=False, fontsize=8)
+    top = max(1.35, 1.05*(v.filter(like='loss_')/v.filter(like='loss_').iloc[0]).iloc[:,:-1].max().max())
+    axes[1].set(xlabel='epoch', ylabel='share of the first epoch', title='Validation loss of each task', ylim=(0,min(top, 3)))
+    for ax,n in zip(axes, (1,4)): ax.legend(frameon=False, fontsize=8, ncols=n, loc='best' if n == 1 else 'upper center')
     return fig,axes
 
 # %% ../nbs/12_analysis.ipynb #1d9b041a

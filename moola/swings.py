@@ -124,7 +124,8 @@ def empty_swings(*shape) -> Swings: # Arrays of that shape, not yet filled
 def rule_numbers(swing_rule:str, # One of `SWING_RULES`
                  ) -> tuple: # (bars to follow the extreme by, age of a recent extreme)
     "The two integers in which the swing rules differ."
-    if not isinstance(swing_rule, str) or swing_rule not in _RULES: raise MoolaError(f"swing_rule {swing_rule!r} is unknown: choose one of {', '.join(SWING_RULES)}")
+    if not isinstance(swing_rule, str) or swing_rule not in _RULES:
+        raise MoolaError(f"swing_rule {swing_rule!r} is unknown: choose one of {', '.join(SWING_RULES)}")
     return _RULES[swing_rule]
 
 def zigzag(ohlc, # Bars, (T, 4)

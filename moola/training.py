@@ -6,14 +6,14 @@
 __all__ = ['RESUME_FREE', 'choose_device', 'load_windows', 'to_tensors', 'choose_pos_weight', 'Trainer', 'explained', 'batches',
            'loss_row', 'sigma_row', 'feature_rows', 'gradient_row', 'span_metrics', 'Console', 'git_commit', 'versions',
            'device_name', 'describe_data', 'clean_json', 'save_checkpoint', 'load_checkpoint', 'model_from_checkpoint',
-           'save_predictions', 'score_part', 'in_words', 'Recorder', 'start_run', 'check_resumable', 'fit',
+           'save_predictions', 'score_part', 'in_words', 'Recorder', 'split_of', 'start_run', 'check_resumable', 'fit',
            'windows_line']
 
 # %% ../nbs/11_training.ipynb #780053ea
 import json, math, os, platform, subprocess, sys, time
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import datetime, timezone
+from datetime import datetime, UTC
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 import numpy as np
@@ -256,7 +256,7 @@ class Console:
         for f in (self.out, self.err):
             if f is not None: f.close()
 
-# %% ../nbs/11_training.ipynb #b09bf4b9
+# %% ../nbs/11_training.ipynb #fd5f7064
 def git_commit()->dict|None: # commit and whether the working tree differs from it; None outside a checkout of moola
     "The commit of moola that is running."
     root = Path(moola.__file__).parents[1]
@@ -275,7 +275,7 @@ def versions()->dict:
 def device_name(device:torch.device)->str:
     "The device in words."
     if device.type == 'cuda': return f'{torch.cuda.get_device_name(device)} ({device})'
-    return f'{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads'
+    return f'CPU ({platform.machine()}, {torch.get_num_threads()} threads)'
 
 def describe_data(
     windows:Windows, # Labelled windows
@@ -396,7 +396,7 @@ class Recorder:
         self.chance = self._chance()
         self.metadata = dict(status='running', config=asdict(config), epochs_done=0, best=None, pos_weight=trainer.pos_weight.item(),
             tasks=list(trainer.tasks), git=git_commit(), versions=versions(), device=device_name(trainer.device),
-            data=describe_data(windows, self.split, config), chance=self.chance, started=datetime.now(timezone.utc).isoformat(timespec='seconds'))
+            data=describe_data(windows, self.split, config), chance=self.chance, started=datetime.now(UTC).isoformat(timespec='seconds'))
 
     def target(self, part): return self.windows.mask[getattr(self.split, part)]
 
@@ -409,7 +409,7 @@ class Recorder:
         self.metadata |= more | dict(epochs_done=self.done, best=self.best)
         write_atomic(self.folder/'metadata.json', lambda f: f.write(json.dumps(clean_json(self.metadata), indent=1, allow_nan=False).encode()))
 
-# %% ../nbs/11_training.ipynb #77f80284
+# %% ../nbs/11_training.ipynb #32e01857
 @patch
 def record(self:Recorder,
     epoch:int, # Number of the epoch
@@ -430,7 +430,8 @@ def record(self:Recorder,
     self.log.write('epoch_metrics.csv', [first | dict(epoch_time=seconds) | rest])
     self.log.write('loss_components.csv', [loss_row(epoch, 'train', train_loss), loss_row(epoch, 'val', val_loss)])
     self.log.write('uncertainty_params.csv', [sigma_row(epoch, t.task_weights)])
-    self.log.write('probability_stats.csv', [dict(epoch=epoch, phase='train') | probability_stats(train_target, train_prob), dict(epoch=epoch, phase='val') | stats])
+    train_stats = probability_stats(train_target, train_prob)
+    self.log.write('probability_stats.csv', [dict(epoch=epoch, phase='train') | train_stats, dict(epoch=epoch, phase='val') | stats])
     if epoch == 1 or epoch % 5 == 0:
         self.log.write('feature_stats.csv', [r for phase,part in (('train','train'), ('val','valid'))
             for r in feature_rows(epoch, phase, t.x[torch.as_tensor(getattr(self.split, part)).to(t.device)].cpu().numpy(), c.features)])
@@ -449,7 +450,7 @@ def _keep(self:Recorder, epoch, row, prob, target):
         self.best = dict(epoch=epoch, monitor=c.monitor, value=row[c.monitor], threshold=threshold,
                          **{k: row[k] for k in ('val_loss','span_f1','pooled_f1','average_precision','separation')})
         save_checkpoint(self.folder/'best_model.pt', dict(model=self.trainer.model.state_dict(), config=asdict(c), features=list(c.features), epoch=epoch,
-            threshold=threshold, data=self.metadata['data'], versions=self.metadata['versions'], git=self.metadata['git'], pos_weight=self.metadata['pos_weight']))
+            threshold=threshold, **{k: self.metadata[k] for k in ('data','versions','git','pos_weight')}))
     save_checkpoint(self.folder/'last.pt', self.trainer.state() | dict(epoch=epoch, best=self.best, config=asdict(c),
         sha256=self.metadata['data']['sha256'], chance=clean_json(self.chance), trained_s=self.trained_s))
 
@@ -460,7 +461,7 @@ def finish(self:Recorder,
 )->list[str]: # What the run found, in sentences; empty without a single epoch
     "Score the best epoch and close the folder."
     self.log.rewind(self.done)
-    if self.best is None: return self.save_metadata(status=status, ended=datetime.now(timezone.utc).isoformat(timespec='seconds')) or []
+    if self.best is None: return self.save_metadata(status=status, ended=datetime.now(UTC).isoformat(timespec='seconds')) or []
     self.trainer.model.load_state_dict(load_checkpoint(self.folder/'best_model.pt', self.trainer.device)['model'])
     scores = {}
     for part,file in (('valid','predictions.parquet'), ('test','test_predictions.parquet')):
@@ -473,11 +474,18 @@ def finish(self:Recorder,
     epochs = pd.read_csv(self.folder/'epoch_metrics.csv')
     drop = 1 - epochs.val_loss.min()/epochs.val_loss.iloc[0]
     criteria = check_criteria(self.config.variant, dict(val_loss_drop=drop, span_f1=self.best['span_f1'], separation=self.best['separation']))
-    self.save_metadata(status=status, ended=datetime.now(timezone.utc).isoformat(timespec='seconds'), scores=scores, words=words, criteria=criteria,
+    self.save_metadata(status=status, ended=datetime.now(UTC).isoformat(timespec='seconds'), scores=scores, words=words, criteria=criteria,
         timings=dict(training_s=self.trained_s, per_epoch_s=self.trained_s/max(self.done, 1), total_s=time.perf_counter()-self.started))
     return words
 
-# %% ../nbs/11_training.ipynb #828457c5
+# %% ../nbs/11_training.ipynb #f366de22
+def split_of(
+    config:TrainConfig, # Its fractions, embargo, bar length and seed
+    windows:Windows, # Labelled windows
+)->Split:
+    "The split that a config asks for."
+    return split_windows(windows, config.valid_fraction, config.test_fraction, config.embargo, pd.Timedelta(minutes=config.bar_minutes), config.seed)
+
 def start_run(
     config:TrainConfig, # What to train
     windows:Windows|None=None, # Labelled windows; None for those of the config
@@ -486,9 +494,9 @@ def start_run(
     "Check everything that can be checked, make the folder, and bring back the state of a resumed run."
     device,folder = choose_device(config.device), choose_folder(config)
     windows = load_windows(config) if windows is None else windows
-    split = split_windows(windows, config.valid_fraction, config.test_fraction, config.embargo, pd.Timedelta(minutes=config.bar_minutes), config.seed) if split is None else split
-    for part in ('train','valid'):
-        if not windows.mask[getattr(split, part)].any(): raise MoolaError(f"no {part} window has a labelled span: there is nothing to {'learn' if part == 'train' else 'validate'}")
+    if split is None: split = split_of(config, windows)
+    for part,use in (('train','learn'), ('valid','validate')):
+        if not windows.mask[getattr(split, part)].any(): raise MoolaError(f"no {part} window has a labelled span: there is nothing to {use}")
     last = load_checkpoint(folder/'last.pt', device) if config.resume else None
     if last: check_resumable(config, last, windows, folder)
     elif config.overwrite:
@@ -513,10 +521,11 @@ def check_resumable(
     old,new = ({k: v for k,v in d.items() if k not in RESUME_FREE} for d in (asdict(config_from_dict(last['config'])), asdict(config)))
     if changed := [f'{k} ({old[k]!r}, now {new[k]!r})' for k in new if old[k] != new[k]]:
         raise MoolaError(f"{folder} was begun with another {', '.join(changed)}: resume it as it was, or start a new run")
-    if last['sha256'] != windows.fingerprint: raise MoolaError(f"{folder} was begun on other data: its fingerprint is {last['sha256'][:12]}, now {windows.fingerprint[:12]}")
+    if last['sha256'] != windows.fingerprint:
+        raise MoolaError(f"{folder} was begun on other data: its fingerprint is {last['sha256'][:12]}, now {windows.fingerprint[:12]}")
     if last['epoch'] >= config.epochs: raise MoolaError(f"{folder} already has its {last['epoch']} epochs: ask for more with epochs")
 
-# %% ../nbs/11_training.ipynb #b7674812
+# %% ../nbs/11_training.ipynb #89b6221c
 def fit(
     config:TrainConfig, # What to train, from `make_config`
     windows:Windows|None=None, # Labelled windows; None for those of the config
@@ -541,8 +550,8 @@ def fit(
             status = 'finished'
         except KeyboardInterrupt: status = 'interrupted'; raise
         finally:
-            words = run.finish(status)
-            console.line('\n'.join(words + ([line] if status == 'finished' else [f'The run is {status} after {run.done} epochs; {run.folder} is complete up to there.'])))
+            closing = line if status == 'finished' else f'The run is {status} after {run.done} epochs; {run.folder} is complete up to there.'
+            console.line('\n'.join([*run.finish(status), closing]))
             console.close()
     return Run(run.folder)
 

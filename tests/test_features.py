@@ -2,11 +2,13 @@
 
 Bars come from two places: real ones, where the shared folder is present, and made-up ones that hypothesis shrinks to the smallest that fail.
 """
-import subprocess, sys
+import subprocess
+import sys
 
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from moola.bars import W, cut_windows, read_bars
@@ -383,7 +385,8 @@ def spoiled(i, column, value):
 @pytest.mark.parametrize("ohlc, words", [
     (np.ones((104, 4)), r"\(104, 4\)"), (np.ones((2, W, 5)), "4 wide"), (np.ones(4), r"\(4,\)"), (np.ones((1, 2, W, 4)), r"windows are"),
     (1.0, "4 wide"), ("bars.csv", "array of numbers"), ([[1, 2], [3]], "array of numbers"), (None, "."),
-    (spoiled(7, 2, np.nan), r"nan as low at index \(1, 7\)"), (spoiled(0, 3, np.inf), r"inf as close at index \(1, 0\)"), (spoiled(9, 0, -np.inf), "-inf as open")])
+    (spoiled(7, 2, np.nan), r"nan as low at index \(1, 7\)"), (spoiled(0, 3, np.inf), r"inf as close at index \(1, 0\)"),
+    (spoiled(9, 0, -np.inf), "-inf as open")])
 def test_bad_bars_are_refused_in_one_sentence(ohlc, words):
     with pytest.raises(MoolaError, match=words) as e: build_features(ohlc)
     assert "\n" not in str(e.value)

@@ -257,9 +257,11 @@ def test_clipping(tmp_path):
 
 def test_pos_weight_is_used(tmp_path):
     "The class weight reaches the loss: the heavier, the more bars are called inside."
-    mean = {w: fit(tiny(tmp_path/str(w), pos_weight=w, epochs=8)).table("probability_stats").out_span_mean.iloc[-1] for w in (1., 13.1, "auto")}
+    runs = {w: fit(tiny(tmp_path/str(w), pos_weight=w, epochs=8)) for w in (1., 13.1, "auto")}
+    mean = {w: run.table("probability_stats").out_span_mean.iloc[-1] for w, run in runs.items()}
     assert mean[1.] < mean[13.1]
-    assert Run(tmp_path/"auto").metadata["pos_weight"] == pytest.approx(1/simulate_windows(40)[split_windows(simulate_windows(40)).train].mask.mean() - 1, rel=1e-5)
+    windows = simulate_windows(40)
+    assert runs["auto"].metadata["pos_weight"] == pytest.approx(1/windows[split_windows(windows).train].mask.mean() - 1, rel=1e-5)
 
 
 def test_no_labels_is_an_error(tmp_path):

@@ -33,6 +33,7 @@ def main():
     front = yaml.safe_load(nb.cells[0].source.strip().strip("-"))
     nb.cells = [c for c in nb.cells[1:] if c.cell_type == "markdown" or (c.cell_type == "code" and prepare(c))]
 
+    nb.metadata["language_info"] = {"name": "python"}
     exporter = MarkdownExporter(config=Config(NbConvertBase={"display_data_priority": SHOWN}))
     body, resources = exporter.from_notebook_node(nb, {"output_files_dir": IMAGES})
     text = f"# {front['title']}\n\n> {front['description']}\n\n{body.strip()}\n"

@@ -71,7 +71,7 @@ def run_notebook(
         if e.ename == 'KeyboardInterrupt': raise KeyboardInterrupt from None
         raise
 
-# %% ../nbs/13_commands.ipynb #e3b95143
+# %% ../nbs/13_commands.ipynb #d41271d1
 def moola_train(
     argv:list|None=None, # Words of the command line; None for the program's own
 ):
@@ -79,7 +79,7 @@ def moola_train(
     params = {k: v for k,v in vars(config_parser('moola_train', moola_train.__doc__).parse_args(argv)).items() if v is not None}
     try:
         config = make_config(**params)
-        if config.data and not Path(config.data).exists(): raise MoolaError(f"{config.data} does not exist")
+        if config.data and not Path(config.data).exists(): raise MoolaError(f"there is no file {config.data}")
         from moola.runs import choose_folder
         folder = choose_folder(config)
         folder.mkdir(parents=True, exist_ok=True)

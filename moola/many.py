@@ -4,10 +4,9 @@
 
 # %% auto #0
 __all__ = ['MUST_AGREE', 'check_alike', 'fresh_model', 'Stacked', 'drop', 'jade_many', 'StackedAdamW', 'average_precisions',
-           'FitResult', 'make_result', 'ManyTrainer', 'record_graphs', 'train_many', 'fit_alone', 'cpu_count',
-           'fit_pool', 'fit_many']
+           'FitResult', 'make_result', 'ManyTrainer', 'train_many', 'fit_alone', 'cpu_count', 'fit_pool', 'fit_many']
 
-# %% ../nbs/15_many.ipynb #6822eb98
+# %% ../nbs/15_many.ipynb #c3fb49b3
 import math, os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from .lstm import bilstm
 from .metrics import counts_prf
 from .model import Jade
 from .splits import Split
-from .training import Trainer, batches, choose_device, choose_pos_weight, to_tensors
+from .training import Trainer, batches, choose_device, choose_pos_weight, record_graphs, to_tensors
 from .variants import TrainConfig
 from .windows import Windows
 
@@ -164,7 +163,7 @@ def average_precisions(
     precision = hit.cumsum(-1).gather(-1, end).double() / (end+1)
     return (precision*hit).sum(-1) / hit.sum(-1)
 
-# %% ../nbs/15_many.ipynb #658ed504
+# %% ../nbs/15_many.ipynb #c3ea2696
 @dataclass(repr=False, eq=False)
 class FitResult:
     "One network of several that were trained together."
@@ -221,7 +220,7 @@ def make_result(
     best = int(np.nan_to_num(score, nan=-np.inf).argmax())
     return FitResult(config, split, tuple(tasks), epochs, losses, prob.float().cpu().numpy(), best+1, weights(best), weights(len(train)-1))
 
-# %% ../nbs/15_many.ipynb #37791781
+# %% ../nbs/15_many.ipynb #4c2a1a4c
 def _column(configs, name, device): return torch.tensor([[getattr(c, name)] for c in configs], dtype=torch.float32, device=device)
 
 def _rate(configs, name, device):
@@ -275,6 +274,12 @@ class ManyTrainer:
         roomy = self.device.type == 'cpu' or size < torch.cuda.mem_get_info(self.device)[0]/2
         self.history = torch.zeros(c.epochs, *self.weights.flat.shape, device=self.device if roomy else 'cpu')
 
+        state = [*self.net.state, *self.sigma.state, self.at, self.epoch]
+        fresh = [o.clone() for o in state]
+        def rewind():
+            for o,s in zip(state, fresh): o.copy_(s)
+        self.rewind = rewind
+
     def losses(self, rows, out, weight):
         "The losses of `moola.losses`, for each network: (K, n_tasks)."
         def one(targets, out, weight, pos_weight): return task_losses(targets, out, weight, self.bar_weight, pos_weight)
@@ -309,41 +314,14 @@ class ManyTrainer:
         self.prob.index_copy_(0, self.epoch, out['span'].sigmoid()[None])
         self.epoch += 1
 
-# %% ../nbs/15_many.ipynb #793c2d80
-def record_graphs(
-    functions:Sequence, # Each without arguments and results, working on tensors that stay where they are
-    state:Sequence, # All tensors that they change and that must not be changed by recording
-    device:torch.device, # A CUDA device
-    warmup:int=2, # Runs before recording
-)->list[torch.cuda.CUDAGraph]: # One a function; `replay()` runs it
-    "Record functions as CUDA graphs and leave the state as it was."
-    saved,rng = [o.clone() for o in state], torch.cuda.get_rng_state(device)
-    def restore():
-        for o,s in zip(state, saved): o.copy_(s)
-    stream = torch.cuda.Stream(device)
-    stream.wait_stream(torch.cuda.current_stream(device))
-    with torch.cuda.stream(stream):
-        for _ in range(warmup):
-            for f in functions: f()
-            restore()
-    torch.cuda.current_stream(device).wait_stream(stream)
-    graphs = []
-    for f in functions:
-        graphs.append(torch.cuda.CUDAGraph())
-        with torch.cuda.graph(graphs[-1], stream=stream): f()
-    restore()
-    torch.cuda.set_rng_state(rng, device)
-    return graphs
-
-# %% ../nbs/15_many.ipynb #e2aa3c85
+# %% ../nbs/15_many.ipynb #c387d0d7
 def train_many(
     trainer:ManyTrainer, # Fresh
     progress:bool=False, # Show a bar?
 )->list[FitResult]:
     "All epochs of all networks."
     t,epochs,cuda = trainer,trainer.config.epochs,trainer.device.type == 'cuda'
-    state = [*t.net.state, *t.sigma.state, t.at, t.epoch]
-    step,evaluate = [g.replay for g in record_graphs([t.step, t.evaluate], state, t.device)] if cuda else (t.step, t.evaluate)
+    step,evaluate = [g.replay for g in record_graphs([t.step, t.evaluate], t.rewind, t.device)] if cuda else (t.step, t.evaluate)
     done = []
     for e in tqdm(range(epochs), unit='epoch', desc=f'{len(t.configs)} networks', disable=not progress, leave=False):
         for _ in range(t.steps): step()

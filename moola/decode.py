@@ -38,9 +38,19 @@ def decode(
     max_gap:int=0, # Gaps of up to this many unmarked bars inside a span are closed first
 )->tuple: # list of spans (k, 2) and list of scores (k,), one a window
     "`threshold_spans` of each window."
-    knobs = _check_knobs(threshold, min_length, max_gap)
-    found = [_runs(p, *knobs) for p in as_prob(prob)]
-    return [o[0] for o in found], [o[1] for o in found]
+    _check_knobs(threshold, min_length, max_gap)
+    p = as_prob(prob)
+    marked = np.pad(p >= threshold, ((0,0),(1,1)))
+    window,edge = np.nonzero(marked[:,1:] != marked[:,:-1])
+    window,spans = window[::2],edge.reshape(-1, 2)
+    apart = (np.diff(window) > 0) | (spans[1:,0] - spans[:-1,1] > max_gap)
+    first,last = np.append(True, apart)[:len(spans)],np.append(apart, True)[:len(spans)]
+    window,spans = window[first],np.stack([spans[first,0], spans[last,1]], 1)
+    long = spans[:,1] - spans[:,0] >= min_length
+    window,spans = window[long],spans[long]
+    scores = np.array([p[w,a:b].mean() for w,(a,b) in zip(window, spans)], float)
+    cuts = np.searchsorted(window, np.arange(1, len(p)))
+    return np.split(spans, cuts), np.split(scores, cuts)
 
 def _check_knobs(threshold, min_length, max_gap):
     if np.isnan(threshold): raise MoolaError("threshold is NaN")

@@ -97,11 +97,13 @@ def average_precision(
     target, # Labelled bars, (windows, bars)
     prob,   # Probabilities, (windows, bars), each in [0, 1]
 )->float: # NaN where no bar is labelled
-    "Average precision of all bars taken together (scikit-learn's)."
+    "Average precision of all bars taken together: scikit-learn's, without the time that its checks take every epoch."
     t,p = as_pair(target, prob)
     if not t.any(): return float('nan')
-    from sklearn.metrics import average_precision_score
-    return float(average_precision_score(t.ravel(), p.ravel()))
+    order = p.argsort(axis=None, kind='stable')[::-1]
+    last = np.flatnonzero(np.append(np.diff(p.ravel()[order]), -1))  # of equal probabilities, which are one level
+    tp = t.ravel()[order].cumsum()[last].astype(float)
+    return float(-(np.diff((tp/tp[-1])[::-1], append=0) * (tp/(last+1))[::-1]).sum())
 
 def auroc(
     target, # Labelled bars, (windows, bars)
@@ -141,7 +143,7 @@ def event_prf(
     if len(true_spans) != len(pred_spans): raise MoolaError(f"there are labels for {len(true_spans)} windows and predictions for {len(pred_spans)}")
     if not 0 < iou <= 1: raise MoolaError(f"iou must lie in (0, 1], not {iou}")
     pairs = [(as_spans(t), as_spans(p)) for t,p in zip(true_spans, pred_spans)]
-    tp = sum(len(match_spans(t, p, iou)) for t,p in pairs)
+    tp = sum(len(match_spans(t, p, iou)) for t,p in pairs if len(t) and len(p))
     n_true,n_pred = (sum(map(len, o)) for o in zip(*pairs)) if pairs else (0,0)
     return PRF(*map(float, counts_prf(tp, n_pred-tp, n_true-tp)))
 

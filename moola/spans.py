@@ -21,10 +21,11 @@ def as_spans(
     a = np.asarray(spans)
     if a.size == 0: return np.zeros((0,2), np.int64)
     if a.ndim != 2 or a.shape[1] != 2: raise MoolaError(f"spans must have shape (k, 2), not {a.shape}")
-    if not np.array_equal(a, b := a.astype(np.int64)): raise MoolaError(f"span {a[(a != b).any(1)][0].tolist()} is not made of whole bars")
+    b = a.astype(np.int64)
+    if a.dtype != b.dtype and not np.array_equal(a, b): raise MoolaError(f"span {a[(a != b).any(1)][0].tolist()} is not made of whole bars")
     bad = (b[:,0] < 0) | (b[:,1] > n) | (b[:,0] >= b[:,1])
     if bad.any(): raise MoolaError(f"span {b[bad][0].tolist()} does not fit 0 <= start < end <= {n}")
-    return b[np.lexsort((b[:,1], b[:,0]))]
+    return b if len(b) == 1 else b[np.lexsort((b[:,1], b[:,0]))]
 
 # %% ../nbs/03_spans.ipynb #883eec7c
 def spans_to_mask(

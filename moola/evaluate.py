@@ -8,10 +8,10 @@ __all__ = ['SHIFT', 'FREE', 'BASELINES', 'SYSTEM_WORDS', 'METRICS', 'CHANCE', 'P
            'load_result', 'run_job', 'run_jobs', 'join_windows', 'use_fit_many', 'fit_platt', 'calibrate', 'Chosen',
            'choose_epoch', 'mask_spans', 'choose_decoder', 'choose', 'Readings', 'read_out', 'mean_of_seeds', 'logit',
            'every_bar', 'prior_by_bar', 'best_segment', 'prior_segment', 'displacement', 'rule_segments',
-           'displacement_rule', 'context_features', 'boosting', 'ece_bins', 'metric_draws', 'Score', 'score_draw',
-           'decide', 'swap_spans', 'shifted_scores', 'openings', 'record_opening', 'evaluation_key', 'make_jobs',
-           'collect', 'baseline_readings', 'all_systems', 'score_systems', 'best_chance', 'save_folds', 'Evaluation',
-           'plot_reliability', 'plot_systems', 'plot_evaluation', 'write_pages', 'run_nulls', 'evaluate',
+           'displacement_rule', 'context_features', 'boosting', 'ece_bins', 'metric_draws', 'Score', 'seeds_mean',
+           'score_draw', 'decide', 'swap_spans', 'shifted_scores', 'openings', 'record_opening', 'evaluation_key',
+           'make_jobs', 'collect', 'baseline_readings', 'all_systems', 'score_systems', 'best_chance', 'save_folds',
+           'Evaluation', 'plot_reliability', 'plot_systems', 'plot_evaluation', 'write_pages', 'run_nulls', 'evaluate',
            'compare_evaluations']
 
 # %% ../nbs/16_evaluate.ipynb #0888a9a0
@@ -519,7 +519,7 @@ def _segment_mask(segments):
     t = np.arange(W)
     return ((t >= segments[:,:1]) & (t < segments[:,1:])).astype(float)
 
-# %% ../nbs/16_evaluate.ipynb #b6e07876
+# %% ../nbs/16_evaluate.ipynb #0527925d
 def context_features(
     windows:Windows, # The windows
     config:TrainConfig, # Its features and swing rule
@@ -539,18 +539,20 @@ def context_features(
 def boosting(config, windows, split, tick=None):
     "Gradient-boosted trees on each bar's context."
     from sklearn.ensemble import HistGradientBoostingClassifier
+    from threadpoolctl import threadpool_limits
     x,y = context_features(windows, config),windows.mask
     flat = lambda r: x[r].reshape(-1, x.shape[-1])
     model = HistGradientBoostingClassifier(max_iter=120, learning_rate=.06, max_leaf_nodes=15, min_samples_leaf=40, l2_regularization=1., early_stopping=False, random_state=0)
-    model.fit(flat(split.train), y[split.train].ravel())
     staged = lambda r: np.stack([logit(p[:,1]).reshape(len(r), W) for p in model.staged_predict_proba(flat(r))][9::10])
-    return {k: np.concatenate([np.zeros((1,len(r),W)), staged(r)]).astype(np.float32) for k,r in (('valid',split.valid), ('test',split.test))}
+    with threadpool_limits(1): # small tables: threads wait for each other
+        model.fit(flat(split.train), y[split.train].ravel())
+        return {k: np.concatenate([np.zeros((1,len(r),W)), staged(r)]).astype(np.float32) for k,r in (('valid',split.valid), ('test',split.test))}
 
 BASELINES = dict(every_bar=every_bar, position_prior=prior_by_bar, prior_segment=prior_segment, displacement_rule=displacement_rule, boosting=boosting)
 SYSTEM_WORDS = dict(model='the model', mean_of_seeds='its seeds averaged', every_bar='every bar', position_prior='position prior', prior_segment='prior segment',
                     displacement_rule='displacement rule', boosting='gradient boosting', untrained='untrained network')
 
-# %% ../nbs/16_evaluate.ipynb #a22c4c31
+# %% ../nbs/16_evaluate.ipynb #a17e8629
 def _ratio(a, b): return np.divide(a, b, out=np.full(np.broadcast(a, b).shape, np.nan), where=b > 0)
 def _draw(values): return lambda w: np.tensordot(w, values, (1,0))
 
@@ -588,7 +590,7 @@ def _ranking(target, prob, which):
     def one(w, tp, at, over, negatives):
         tp,at = w @ tp, w @ at
         hits = np.diff(tp, prepend=0)
-        if which == 'average_precision': return _ratio((hits*_ratio(tp, tp+at)).sum(-1), tp[:,-1])
+        if which == 'average_precision': return _ratio((hits*np.nan_to_num(_ratio(tp, tp+at))).sum(-1), tp[:,-1])
         total = w @ negatives
         return _ratio((hits*(total[:,None] - (at + w @ over)/2)).sum(-1), tp[:,-1]*total)
     return lambda w: np.stack([one(w, *c) for c in curves], -1)
@@ -644,7 +646,7 @@ def _type_f1(kind, prob):
     both = [_prf(np.stack([known & (kind == k) & (guess == k), known & (kind != k) & (guess == k), known & (kind == k) & (guess != k)], -1).swapaxes(0, 1).astype(float), 'f1') for k in (0,1)]
     return lambda w: (both[0](w)+both[1](w))/2
 
-# %% ../nbs/16_evaluate.ipynb #0dcb0c3b
+# %% ../nbs/16_evaluate.ipynb #444c0c19
 METRICS = dict(
     f1_half='pooled bar F1 at 0.5', f1='pooled bar F1', precision='precision', recall='recall', window_f1_half='per-window F1 at 0.5', window_f1='per-window F1',
     average_precision='average precision', auroc='AUROC', segment_f1_10='segment F1, IoU .1', segment_f1_25='segment F1, IoU .25', segment_f1_50='segment F1, IoU .5',
@@ -681,6 +683,13 @@ class Score(NamedTuple):
     by_seed: tuple
     def __repr__(self): return f'{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]' + (f' ±{self.seeds_sd:.3f}' if np.isfinite(self.seeds_sd) else '')
 
+def seeds_mean(
+    values:np.ndarray, # (m, seeds); NaN where a seed has no value, as boundary errors without a matched span
+)->np.ndarray: # (m,)
+    "The mean over the seeds that have a value."
+    known = np.isfinite(values)
+    return _ratio(np.where(known, values, 0).sum(-1), known.sum(-1))
+
 def score_draw(
     draw:Callable, # From `metric_draws`
     blocks:np.ndarray, # Block of time of each window, (n,)
@@ -689,12 +698,12 @@ def score_draw(
 )->Score:
     "A metric with its interval and its seeds."
     n = len(blocks)
-    def mean(w): return draw(w).mean(-1) if other is None else draw(w).mean(-1) - other(w).mean(-1)
+    def mean(w): return seeds_mean(draw(w)) if other is None else seeds_mean(draw(w)) - seeds_mean(other(w))
     everything = np.ones((1,n))
     seeds = draw(everything)[0]
     if other is not None and len(o := other(everything)[0]) in (1, len(seeds)): seeds = seeds-o
     interval = bootstrap_interval(np.arange(n), lambda v,w: mean(w), blocks, n_resamples)
-    return Score(*interval, float(np.std(seeds, ddof=1)) if len(seeds) > 1 else float('nan'), tuple(map(float, seeds)))
+    return Score(*interval, float(np.nanstd(seeds, ddof=1)) if np.isfinite(seeds).sum() > 1 else float('nan'), tuple(map(float, seeds)))
 
 # %% ../nbs/16_evaluate.ipynb #a84814a3
 def decide(
@@ -1147,7 +1156,7 @@ def _open_box(config, windows, plan, train, baselines, record, name, n_resamples
     words += [sentence, f"On its {len(rows)} windows: pooled bar F1 {scores['model']['f1']!r}; the best chance level there is {best_chance(scores)[1]:.3f}."]
     return dict(sentence=sentence, windows=len(rows), scores=scores, differences=differences, chosen=systems['model'].chosen)
 
-# %% ../nbs/16_evaluate.ipynb #e07d1770
+# %% ../nbs/16_evaluate.ipynb #6367f31e
 def compare_evaluations(
     a, # An `Evaluation` or its folder
     b, # The one to compare it with
@@ -1163,5 +1172,5 @@ def compare_evaluations(
     everything = np.ones((1,len(t)))
     for m in (m for m in METRICS if m in da and m in db):
         d = score_draw(da[m], blocks, n_resamples, db[m])
-        lines[METRICS[m]] = dict(a=da[m](everything).mean(), b=db[m](everything).mean(), difference=d.value, low=d.low, high=d.high, clear=bool(d.low > 0 or d.high < 0))
+        lines[METRICS[m]] = dict(a=seeds_mean(da[m](everything))[0], b=seeds_mean(db[m](everything))[0], difference=d.value, low=d.low, high=d.high, clear=bool(d.low > 0 or d.high < 0))
     return pd.DataFrame(lines).T.astype(dict(a=float, b=float, difference=float, low=float, high=float, clear=bool))

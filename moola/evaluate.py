@@ -14,7 +14,7 @@ __all__ = ['SHIFT', 'FREE', 'BASELINES', 'SYSTEM_WORDS', 'METRICS', 'CHANCE', 'P
            'Evaluation', 'plot_reliability', 'plot_systems', 'plot_evaluation', 'write_pages', 'run_nulls', 'evaluate',
            'compare_evaluations']
 
-# %% ../nbs/16_evaluate.ipynb #0888a9a0
+# %% ../nbs/16_evaluate.ipynb #a6e741d6
 import base64, hashlib, io, json, os, signal, sys, time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import NamedTuple
 import numpy as np
 import pandas as pd
+from threadpoolctl import threadpool_limits
 from .bars import W
 from .decode import choose_threshold, decode
 from .errors import MoolaError
@@ -297,22 +298,23 @@ def use_fit_many(
         check_result(result, split, what)
         write_atomic(path, lambda f: np.savez(f, **result))
 
-# %% ../nbs/16_evaluate.ipynb #4a774bac
+# %% ../nbs/16_evaluate.ipynb #e63dc9c1
 def fit_platt(
     target, # Labelled bars, any shape
     logits, # Logits, the same shape
 )->tuple[float, float]: # Scale, in [0.05, 20], and offset
     "Scale and offset with the lowest log-loss."
-    from scipy.optimize import minimize
-    from scipy.special import expit
-    y,z = np.asarray(target, float).ravel(), np.asarray(logits, np.float64).ravel()
-    def loss(x):
-        a = np.exp(x[0])
-        u = a*z + x[1]
-        d = (expit(u)-y)/len(y)
-        return (np.logaddexp(0, u) - y*u).mean(), np.array([(d*a*z).sum(), d.sum()])
-    best = min((minimize(loss, x0, jac=True, method='L-BFGS-B', bounds=[np.log([.05,20]), (-15,15)]) for x0 in ([0.,0.], [-1.,-2.])), key=lambda r: r.fun)
-    return float(np.exp(best.x[0])), float(best.x[1])
+    from scipy.optimize import brentq
+    from sklearn.linear_model import LogisticRegression
+    y,z = np.asarray(target, bool).ravel(), np.asarray(logits, np.float64).ravel()
+    if not y.any() or y.all(): raise MoolaError(f"{'every' if y.any() else 'no'} bar of the inner validation block is labelled: there is nothing to calibrate on")
+    scale = 1.
+    if np.ptp(z) > 1e-9:
+        fit = LogisticRegression(C=1e6, solver='newton-cholesky', tol=1e-8, max_iter=200).fit(z[:,None], y)
+        scale = float(fit.coef_[0,0])
+        if .05 <= scale <= 20: return scale, float(fit.intercept_[0])
+    scale = min(max(scale, .05), 20.)
+    return scale, float(brentq(lambda b: calibrate(z, scale, b).mean() - y.mean(), -1e4, 1e4))
 
 def calibrate(
     logits, # Logits, any shape
@@ -519,7 +521,7 @@ def _segment_mask(segments):
     t = np.arange(W)
     return ((t >= segments[:,:1]) & (t < segments[:,1:])).astype(float)
 
-# %% ../nbs/16_evaluate.ipynb #0527925d
+# %% ../nbs/16_evaluate.ipynb #8c07b50a
 def context_features(
     windows:Windows, # The windows
     config:TrainConfig, # Its features and swing rule
@@ -539,7 +541,6 @@ def context_features(
 def boosting(config, windows, split, tick=None):
     "Gradient-boosted trees on each bar's context."
     from sklearn.ensemble import HistGradientBoostingClassifier
-    from threadpoolctl import threadpool_limits
     x,y = context_features(windows, config),windows.mask
     flat = lambda r: x[r].reshape(-1, x.shape[-1])
     model = HistGradientBoostingClassifier(max_iter=120, learning_rate=.06, max_leaf_nodes=15, min_samples_leaf=40, l2_regularization=1., early_stopping=False, random_state=0)
@@ -962,7 +963,7 @@ def _score(d):
     def number(o): return float('nan') if o is None else o
     return Score(*(number(d[k]) for k in ('value','low','high','seeds_sd')), tuple(map(number, d['by_seed'])))
 
-# %% ../nbs/16_evaluate.ipynb #d152b180
+# %% ../nbs/16_evaluate.ipynb #dd446bfe
 def plot_reliability(
     target:np.ndarray, # Labelled bars, (n, W)
     r:Readings, # The model's
@@ -974,8 +975,8 @@ def plot_reliability(
     t = np.broadcast_to(target, r.prob.shape).ravel()
     for p,label,style in ((r.raw,'as it comes','o--'), (r.prob,'calibrated','o-')):
         p = p.ravel()
-        b = ece_bins(p)
-        n = np.bincount(b)
+        b = np.unique(ece_bins(p), return_inverse=True)[1]
+        n = np.bincount(b).clip(1)
         ax.plot(np.bincount(b, p)/n, np.bincount(b, t)/n, style, ms=3, lw=1, label=label)
     ax.axline((0,0), slope=1, color='.6', lw=.8)
     ax.set(xlabel='probability', ylabel='share of labelled bars', title='Reliability')
@@ -1051,7 +1052,7 @@ def write_pages(
     write_atomic(folder/'evaluation.md', lambda f: f.write(('\n\\n'.join(md)+'\n').encode()))
     write_atomic(folder/'evaluation.html', lambda f: f.write(f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Evaluation {escape(data["name"])}</title><style>{style}</style>{"".join(html)}</html>'.encode()))
 
-# %% ../nbs/16_evaluate.ipynb #2039f63f
+# %% ../nbs/16_evaluate.ipynb #495b182a
 def _plain(o):
     "Scores and choices as JSON has them."
     if isinstance(o, (Score, Chosen)): return _plain(o._asdict())
@@ -1089,6 +1090,7 @@ def run_nulls(
         out |= {k: {m: shift[m][k] for m in shift} for k in ('shifted','unshifted')}
     return out
 
+@threadpool_limits.wrap(limits=1)
 def evaluate(
     config:TrainConfig, # What to evaluate; its seed is the first one
     windows:Windows|None=None, # Labelled windows; None for those of the config
@@ -1156,7 +1158,8 @@ def _open_box(config, windows, plan, train, baselines, record, name, n_resamples
     words += [sentence, f"On its {len(rows)} windows: pooled bar F1 {scores['model']['f1']!r}; the best chance level there is {best_chance(scores)[1]:.3f}."]
     return dict(sentence=sentence, windows=len(rows), scores=scores, differences=differences, chosen=systems['model'].chosen)
 
-# %% ../nbs/16_evaluate.ipynb #6367f31e
+# %% ../nbs/16_evaluate.ipynb #295a2e90
+@threadpool_limits.wrap(limits=1)
 def compare_evaluations(
     a, # An `Evaluation` or its folder
     b, # The one to compare it with

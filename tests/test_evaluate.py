@@ -38,6 +38,14 @@ def quick(root, windows=None, config=None, **kw):
     return evaluate(config or tiny(), windows, **(dict(folds=3, seeds=2, root=root, n_resamples=100, progress=False, baselines={}) | kw))
 
 
+def stub(config, windows, split, tick=None):
+    "In place of a network: how far each bar moved, louder with every seed."
+    move = np.abs(windows.ohlc[..., 3]-windows.ohlc[..., 0])/(windows.ohlc[..., 1]-windows.ohlc[..., 2]+1e-9)
+    z = np.stack([0*move, move-2, (1+config.lr)*move*(config.seed-40)-3])
+    kind = np.stack([0*move[:, :2], move[:, :2], move[:, 2:4]])
+    return dict(valid=z[:, split.valid], test=z[:, split.test], valid_type=kind[:, split.valid], test_type=kind[:, split.test])
+
+
 # Protocol
 
 def with_copies(windows, copies=3):
@@ -118,31 +126,37 @@ def test_same_seeds_same_numbers_and_finished_fold_models_are_not_trained_again(
     resumed = quick(tmp_path/"a", windows)
     assert resumed.data["scores"] == first.data["scores"]
     assert [f.stat().st_mtime_ns == stamps[f] for f in files] == [False, False] + [True]*4
+    own, split = ev.fold_data(windows, plan_folds(windows, tiny(), 3).folds[0])
+    def key(config=tiny(), w=own, t=ev.train_fold): return ev.job_key(config, w, split, t)
+    assert key() == key(tiny(progress=False)) == files_key(files, key()) and len({key(), key(tiny(lr=2e-3)), key(tiny(seed=43)), key(w=ev.blind(own, [0])), key(t=stub)}) == 5
+    before = key()
     monkeypatch.setattr(ev, "code_hash", lambda: "other")
-    quick(tmp_path/"a", windows)
-    assert len(list(files[0].parent.glob("*.npz"))) == 12, "other code trains anew"
+    assert key() != before, "other code trains anew"
+
+
+def files_key(files, key): return next(f.stem for f in files if f.stem == key)
 
 
 def test_another_config_gets_a_folder_of_its_own(tmp_path, windows):
-    assert quick(tmp_path, windows).folder.name == "position_encoding"
-    assert quick(tmp_path, windows, tiny(lr=2e-3)).folder.name == "position_encoding-2"
-    with pytest.raises(MoolaError, match="position_encoding holds an evaluation of another config"): quick(tmp_path, windows, tiny(lr=3e-3), name="position_encoding")
+    assert quick(tmp_path, windows, trainer=stub).folder.name == "position_encoding"
+    assert quick(tmp_path, windows, trainer=stub, config=tiny(lr=2e-3)).folder.name == "position_encoding-2"
+    with pytest.raises(MoolaError, match="position_encoding holds an evaluation of another config"): quick(tmp_path, windows, trainer=stub, config=tiny(lr=3e-3), name="position_encoding")
 
 
 def test_opening_the_lock_box_is_recorded_and_counted(tmp_path, windows):
-    closed = quick(tmp_path, windows)
+    closed = quick(tmp_path, windows, trainer=stub)
     assert "lockbox" not in closed.data and not (tmp_path/"lockbox.json").exists()
-    first = quick(tmp_path, windows, open_lockbox=True)
+    first = quick(tmp_path, windows, trainer=stub, open_lockbox=True)
     assert "for the first time" in first.data["lockbox"]["sentence"] and first.data["scores"] == closed.data["scores"]
-    second = quick(tmp_path, windows, tiny("stones_only"), open_lockbox=True)
+    second = quick(tmp_path, windows, trainer=stub, config=tiny("stones_only"), open_lockbox=True)
     assert "had been opened once before" in second.data["lockbox"]["sentence"] and "by position_encoding" in second.data["lockbox"]["sentence"]
-    assert "opened 2 times before" in quick(tmp_path, windows, open_lockbox=True).data["lockbox"]["sentence"]
+    assert "opened 2 times before" in quick(tmp_path, windows, trainer=stub, open_lockbox=True).data["lockbox"]["sentence"]
     lines = openings(tmp_path/"lockbox.json")
     assert [o["evaluation"] for o in lines] == ["position_encoding", "stones_only", "position_encoding"] and lines[1]["config"]["variant"] == "stones_only"
     assert len({o["sha256"] for o in lines}) == 1
     (tmp_path/"lockbox.json").write_text("[")
-    with pytest.raises(MoolaError, match="must not be edited"): quick(tmp_path, windows, open_lockbox=True)
-    with pytest.raises(MoolaError, match="no lock-box to open"): quick(tmp_path/"c", windows, open_lockbox=True, lockbox=0)
+    with pytest.raises(MoolaError, match="must not be edited"): quick(tmp_path, windows, trainer=stub, open_lockbox=True)
+    with pytest.raises(MoolaError, match="no lock-box to open"): quick(tmp_path/"c", windows, trainer=stub, open_lockbox=True, lockbox=0)
 
 
 def test_fit_many_can_take_over_training(tmp_path, windows):
@@ -282,13 +296,13 @@ def test_the_displacement_rule_finds_a_planted_move(windows):
 # Comparing
 
 def test_two_variants_are_compared_by_paired_intervals(tmp_path, windows):
-    a, b = quick(tmp_path, windows, baselines=FEW), quick(tmp_path, windows, tiny("stones_only"))
+    a, b = quick(tmp_path, windows, trainer=stub, baselines=FEW), quick(tmp_path, windows, trainer=stub, config=tiny("stones_only"))
     table = compare_evaluations(a.folder, b.folder, 100)
     for m in ("f1", "average_precision", "segment_f1_25", "hit_3", "log_loss"):
         assert table.loc[ev.METRICS[m], "a"] == pytest.approx(a.score(m).value, abs=1e-6) and table.loc[ev.METRICS[m], "b"] == pytest.approx(b.score(m).value, abs=1e-6)
-    assert set(a.data["scores"]) == {"model", "mean_of_seeds", *FEW, "untrained"} and set(a.data["differences"]) == set(a.data["scores"])-{"model"}
+    assert set(a.data["scores"]) == {"model", "mean_of_seeds", *FEW} and set(a.data["differences"]) == set(a.data["scores"])-{"model"}
     assert table.difference.to_numpy() == pytest.approx((table.a-table.b).to_numpy(), abs=1e-9, nan_ok=True)
-    other = quick(tmp_path, windows, tiny("stones_only"), seeds=1, name="one")
+    other = quick(tmp_path, windows, trainer=stub, config=tiny("stones_only"), seeds=1, name="one")
     with pytest.raises(MoolaError, match="did not score the same"): compare_evaluations(a, other)
     with pytest.raises(MoolaError, match="no finished evaluation"): Evaluation(tmp_path/"nothing")
 
@@ -333,7 +347,7 @@ def test_the_same_bars_with_different_labels_stay_on_one_side(windows):
 
 def test_windows_of_one_type_are_scored_without_a_type_score(tmp_path, windows):
     one = Windows(windows.ids, windows.ohlc, windows.rows.assign(label="retracement"), windows.window)
-    e = quick(tmp_path, one, seeds=1)
+    e = quick(tmp_path, one, trainer=stub, seeds=1)
     assert "type_f1" not in e.data["scores"]["model"] and e.score("f1").value >= 0
 
 
@@ -362,15 +376,15 @@ def test_help_is_quick():
 
 def test_ctrl_c_keeps_what_is_finished(tmp_path):
     (tmp_path/"settings.ini").touch()
-    words = "--variant stones_only --epochs 40 --hidden 24 --n-windows 48 --folds 2 --seeds 4 --workers 2 --device cpu".split()
+    words = "--variant stones_only --epochs 60 --hidden 8 --n-windows 48 --folds 2 --seeds 3 --workers 2 --device cpu".split()
     p = subprocess.Popen([sys.executable, "-c", "from moola.commands_evaluate import moola_evaluate; moola_evaluate()", *words], cwd=tmp_path, start_new_session=True,
                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={k: v for k, v in os.environ.items() if not k.startswith("PYTEST")})
     folds = tmp_path/"artifacts/evaluations/stones_only/folds"
     for _ in range(600):
-        if len(list(folds.glob("*.npz"))) >= 2: break
+        if len(list(folds.glob("*.npz"))) >= 1: break
         assert p.poll() is None, p.communicate()
         time.sleep(.1)
     os.killpg(p.pid, signal.SIGINT)
     out, err = p.communicate(timeout=30)
     assert p.returncode == 130 and "the same command goes on from there" in err and "Traceback" not in err
-    assert 2 <= len(list(folds.glob("*.npz"))) < 8 and not (folds.parent/"evaluation.json").exists()
+    assert 1 <= len(list(folds.glob("*.npz"))) < 6 and not (folds.parent/"evaluation.json").exists()

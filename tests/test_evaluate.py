@@ -1,0 +1,390 @@
+"Evaluation as a sceptic tries it: leaks, resumption, the lock-box, hand-computed scores and bad input."
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import moola.evaluate as ev
+from moola.commands_evaluate import moola_evaluate
+from moola.errors import MoolaError
+from moola.evaluate import (BASELINES, Evaluation, Readings, compare_evaluations, decide, displacement, evaluate, fit_platt, metric_draws, openings,
+                            plan_folds, read_out, rule_segments, swap_spans)
+from moola.metrics import Interval, auroc, average_precision, position_prior
+from moola.splits import Split
+from moola.variants import make_config
+from moola.windows import Windows, simulate_windows
+
+TINY = dict(epochs=2, hidden=8, device="cpu", n_windows=48, data_seed=5)
+FEW = {k: BASELINES[k] for k in ("every_bar", "position_prior", "prior_segment", "displacement_rule")}
+
+
+def tiny(variant="position_encoding", **params): return make_config(variant, **(TINY | params))
+def logits(p): return np.log(np.clip(p, 1e-4, 1-1e-4)/(1-np.clip(p, 1e-4, 1-1e-4)))
+def draw_one(draw, n): return draw(np.ones((1, n)))[0]
+
+
+@pytest.fixture(scope="module")
+def windows(): return simulate_windows(48, 5)
+
+
+def quick(root, windows=None, config=None, **kw):
+    return evaluate(config or tiny(), windows, **(dict(folds=3, seeds=2, root=root, n_resamples=100, progress=False, baselines={}) | kw))
+
+
+def stub(config, windows, split, tick=None):
+    "In place of a network: how far each bar moved, louder with every seed."
+    move = np.abs(windows.ohlc[..., 3]-windows.ohlc[..., 0])/(windows.ohlc[..., 1]-windows.ohlc[..., 2]+1e-9)
+    z = np.stack([0*move, move-2, (1+config.lr)*move*(config.seed-40)-3])
+    kind = np.stack([0*move[:, :2], move[:, :2], move[:, 2:4]])
+    return dict(valid=z[:, split.valid], test=z[:, split.test], valid_type=kind[:, split.valid], test_type=kind[:, split.test])
+
+
+# Protocol
+
+def with_copies(windows, copies=3):
+    "Every window several times, each copy's prices scaled by a hair, its labels the same; one base window."
+    k = np.repeat(np.arange(len(windows)), copies)
+    w = windows[k]
+    w.ids = np.array([f"{i}-{j}" for j, i in enumerate(w.ids)])
+    w.ohlc = w.ohlc*(1+1e-6*(np.arange(len(k)) % copies))[:, None, None]
+    w.rows = w.rows.assign(base_window_id=windows.ids[k])
+    return w
+
+
+def by_heart(config, windows, split, tick=None):
+    "Knows every training window by its prices, and guesses the position prior for those it does not know."
+    price, mask = windows.ohlc[:, 0, 0], windows.mask[split.train].astype(float)
+    prior = position_prior(mask)
+    def one(r):
+        near = abs(price[split.train]/price[r]-1)
+        return mask[near.argmin()] if near.min() < 1e-5 else prior
+    def answer(rows): return logits(np.array([one(r) for r in rows]))[None]
+    return dict(valid=answer(split.valid), test=answer(split.test))
+
+
+def test_learning_by_heart_scores_at_chance_here_and_perfectly_where_copies_leak(windows):
+    config = tiny()
+    data = with_copies(swap_spans(windows, np.arange(len(windows)), 1))
+    def f1(splits):
+        rows = np.sort(np.concatenate([s.test for s in splits]))
+        answers = {k: read_out([[f(config, *ev.fold_data(data, s))] for s in splits], splits, rows, data.mask) for k, f in (("heart", by_heart), ("prior", ev.prior_by_bar))}
+        return {k: draw_one(metric_draws(data.mask[rows], data.window_type[rows], r)["f1"], len(rows))[0] for k, r in answers.items()}
+    honest = f1(plan_folds(data, config, 3, lockbox=0).folds)
+    assert abs(honest["heart"]-honest["prior"]) < .03
+    fold, rng = np.random.default_rng(0).integers(0, 3, len(data)), np.random.default_rng(1)
+    def leaky(i):
+        rest = rng.permutation(np.flatnonzero(fold != i))
+        return Split(rest[20:], rest[:20], np.flatnonzero(fold == i), rest[:0], False)
+    assert f1([leaky(i) for i in range(3)])["heart"] > .8
+
+
+def test_a_trainer_is_handed_no_label_that_is_scored(windows):
+    seen = []
+    def peek(config, w, split, tick=None):
+        seen.append((w.mask[split.train].any(1).all(), w.mask[split.valid].any(1).all(), w.mask[split.test].any(), len(w)-sum(map(len, (split.train, split.valid, split.test)))))
+        return dict(valid=logits(w.mask[split.valid])[None], test=logits(w.mask[split.test])[None])
+    config = tiny()
+    plan = plan_folds(windows, config, 3)
+    for s in (*plan.folds, plan.lockbox): peek(config, *ev.fold_data(windows, s))
+    assert seen == [(True, True, False, 0)]*4
+
+
+@pytest.mark.parametrize("timed", [True, False])
+def test_parts_share_no_base_window_and_the_lock_box_is_apart(windows, timed):
+    data = with_copies(windows, 2)
+    if not timed: data.rows = data.rows.drop(columns="timestamp")
+    plan = plan_folds(data, tiny(), 4)
+    assert plan.by_time == timed
+    for s in (*plan.folds, plan.lockbox):
+        parts = [set(data.base[r]) for r in (s.train, s.valid, s.test)]
+        assert not (parts[0] & parts[1] or parts[0] & parts[2] or parts[1] & parts[2])
+    assert not set(plan.lockbox.test) & set(np.concatenate([np.concatenate([s.train, s.valid, s.test]) for s in plan.folds]))
+    assert .1 < len(plan.lockbox.test)/len(data) < .25
+    if timed:
+        assert data.timestamp[plan.lockbox.test].min() > data.timestamp[plan.rows].max()
+        assert all(data.timestamp[s.valid].min() > np.median(data.timestamp[s.train].astype("i8")).astype("M8[ns]") for s in plan.folds)
+
+
+def test_same_seeds_same_numbers_and_finished_fold_models_are_not_trained_again(tmp_path, windows, monkeypatch):
+    first = quick(tmp_path/"a", windows)
+    again = quick(tmp_path/"b", windows, workers=2)
+    drop = ("seconds", "finished", "git")
+    assert {k: v for k, v in first.data.items() if k not in drop} == {k: v for k, v in again.data.items() if k not in drop}
+    pd.testing.assert_frame_equal(first.predictions, again.predictions)
+    files = sorted((tmp_path/"a"/"position_encoding"/"folds").glob("*.npz"))
+    assert len(files) == 6
+    stamps = {f: f.stat().st_mtime_ns for f in files}
+    files[0].write_bytes(files[0].read_bytes()[:100])
+    files[1].unlink()
+    resumed = quick(tmp_path/"a", windows)
+    assert resumed.data["scores"] == first.data["scores"]
+    assert [f.stat().st_mtime_ns == stamps[f] for f in files] == [False, False] + [True]*4
+    own, split = ev.fold_data(windows, plan_folds(windows, tiny(), 3).folds[0])
+    def key(config=tiny(), w=own, t=ev.train_fold): return ev.job_key(config, w, split, t)
+    assert key() == key(tiny(progress=False)) == files_key(files, key()) and len({key(), key(tiny(lr=2e-3)), key(tiny(seed=43)), key(w=ev.blind(own, [0])), key(t=stub)}) == 5
+    before = key()
+    monkeypatch.setattr(ev, "code_hash", lambda: "other")
+    assert key() != before, "other code trains anew"
+
+
+def files_key(files, key): return next(f.stem for f in files if f.stem == key)
+
+
+def test_another_config_gets_a_folder_of_its_own(tmp_path, windows):
+    assert quick(tmp_path, windows, trainer=stub).folder.name == "position_encoding"
+    assert quick(tmp_path, windows, trainer=stub, config=tiny(lr=2e-3)).folder.name == "position_encoding-2"
+    with pytest.raises(MoolaError, match="position_encoding holds an evaluation of another config"): quick(tmp_path, windows, trainer=stub, config=tiny(lr=3e-3), name="position_encoding")
+
+
+def test_opening_the_lock_box_is_recorded_and_counted(tmp_path, windows):
+    closed = quick(tmp_path, windows, trainer=stub)
+    assert "lockbox" not in closed.data and not (tmp_path/"lockbox.json").exists()
+    first = quick(tmp_path, windows, trainer=stub, open_lockbox=True)
+    assert "for the first time" in first.data["lockbox"]["sentence"] and first.data["scores"] == closed.data["scores"]
+    second = quick(tmp_path, windows, trainer=stub, config=tiny("stones_only"), open_lockbox=True)
+    assert "had been opened once before" in second.data["lockbox"]["sentence"] and "by position_encoding" in second.data["lockbox"]["sentence"]
+    assert "opened 2 times before" in quick(tmp_path, windows, trainer=stub, open_lockbox=True).data["lockbox"]["sentence"]
+    lines = openings(tmp_path/"lockbox.json")
+    assert [o["evaluation"] for o in lines] == ["position_encoding", "stones_only", "position_encoding"] and lines[1]["config"]["variant"] == "stones_only"
+    assert len({o["sha256"] for o in lines}) == 1
+    (tmp_path/"lockbox.json").write_text("[")
+    with pytest.raises(MoolaError, match="must not be edited"): quick(tmp_path, windows, trainer=stub, open_lockbox=True)
+    with pytest.raises(MoolaError, match="no lock-box to open"): quick(tmp_path/"c", windows, trainer=stub, open_lockbox=True, lockbox=0)
+
+
+def test_fit_many_can_take_over_training(tmp_path, windows):
+    seen = []
+    def fit_many(configs, data, splits):
+        seen.append(([c.seed for c in configs], len(data)))
+        return [SimpleNamespace(prob=np.full((2, len(s.valid), 105), .1)+.2*data.mask[s.valid]) for s in splits]
+    e = quick(tmp_path, windows, fit_many=fit_many)
+    assert seen[0][0] == [42, 43]*3 and len(seen) == 1
+    assert e.score("average_precision").value < .12, "the labels of scored windows are not there to be copied"
+
+
+def test_nulls(tmp_path, windows):
+    e = quick(tmp_path, windows, nulls=True, seeds=1)
+    assert set(e.data["nulls"]) == {"swapped", "swapped_prior", "position_only", "shifted", "unshifted"}
+    assert all(0 <= v["f1"]["value"] <= 1 for v in e.data["nulls"].values())
+    assert "Null tests" in (e.folder/"evaluation.md").read_text()
+
+
+def test_swapping_keeps_the_prior_exactly(windows):
+    two = windows[np.r_[np.arange(48), [3]]]
+    rows = windows.rows.iloc[[3]].assign(expansion_start=1, expansion_end=2)
+    two = Windows(windows.ids, windows.ohlc, pd.concat([windows.rows, rows], ignore_index=True), np.append(windows.window, 3))
+    out = swap_spans(two, np.arange(30), 0)
+    assert (out.mask.sum(0) == two.mask.sum(0)).all() and (out.ohlc == two.ohlc).all()
+    assert (out.mask[30:] == two.mask[30:]).all() and not (out.mask[:30] == two.mask[:30]).all(1).any()
+    assert (out.timestamp == two.timestamp).all() and sorted(map(len, out.spans)) == sorted(map(len, two.spans))
+
+
+# Scores
+
+def system(prob, spans, threshold=.5, raw=None, types=None):
+    prob = np.asarray(prob, float)
+    return Readings(prob if raw is None else raw, prob, np.full(prob.shape[1], threshold), spans, [[np.ones(len(s)) for s in one] for one in spans], types, [])
+
+
+def test_scores_of_a_case_computed_by_hand():
+    target = np.zeros((2, 10), bool)
+    target[0, 2:6] = target[1, 4:6] = True
+    prob = np.full((1, 2, 10), .1)
+    prob[0, 0, 3:7] = .8 # three of four, one outside
+    prob[0, 1, 0:2] = .8 # misses
+    spans = [[np.array([[3, 7]]), np.array([[0, 2]])]]
+    d = {k: draw_one(v, 2)[0] for k, v in metric_draws(target, np.array([0, 1]), system(prob, spans, types=np.array([[.2, .4]]))).items()}
+    assert d["f1"] == d["f1_half"] == pytest.approx(2*3/(6+6)) # tp 3, fp 3, fn 3
+    assert d["precision"] == .5 and d["recall"] == .5
+    assert d["window_f1"] == pytest.approx((2*3/8 + 0)/2)
+    assert d["segment_f1_50"] == d["segment_f1_10"] == .5 # IoU 3/5, and nothing
+    assert d["hit_1"] == d["hit_3"] == .5
+    assert d["start_error"] == d["end_error"] == 1
+    assert d["separation"] == pytest.approx((3*.8+3*.1)/6 - (3*.8+11*.1)/14)
+    assert d["log_loss"] == pytest.approx(-(3*np.log(.8)+3*np.log(.1)+3*np.log(.2)+11*np.log(.9))/20)
+    assert d["average_precision"] == pytest.approx(average_precision(target, prob[0])) and d["auroc"] == pytest.approx(auroc(target, prob[0]))
+    assert d["type_f1"] == pytest.approx((2/3 + 0)/2) # both called 0: F1 of 0 is 2/3, of 1 is 0
+    assert d["ece"] == pytest.approx((abs(14*.1-3) + abs(6*.8-3))/20)
+
+
+def test_an_iou_between_two_limits_counts_for_one_of_them():
+    target = np.zeros((1, 20), bool)
+    target[0, 4:10] = True
+    d = {k: draw_one(v, 1)[0] for k, v in metric_draws(target, np.array([0]), system(np.full((1, 1, 20), .2), [[np.array([[7, 13]])]])).items()} # IoU 3/9
+    assert (d["segment_f1_10"], d["segment_f1_25"], d["segment_f1_50"]) == (1, 1, 0) and (d["start_error"], d["hit_1"], d["hit_3"]) == (3, 0, 1)
+
+
+def test_ranking_scores_agree_with_scikit_learn_for_any_weights():
+    rng = np.random.default_rng(0)
+    target, prob = rng.random((12, 30)) < .1, rng.random((2, 12, 30)).round(2)
+    draws = metric_draws(target, np.zeros(12), system(prob, [[np.zeros((0, 2), int)]*12]*2))
+    weights = rng.integers(0, 3, (4, 12))
+    for m, f in (("average_precision", average_precision), ("auroc", auroc)):
+        got = draws[m](weights.astype(float))
+        want = [[f(np.repeat(target, w, 0), np.repeat(p, w, 0)) for p in prob] for w in weights]
+        assert got == pytest.approx(np.array(want), abs=1e-6)
+    coarse = ev._ranking(target, prob, "auroc")
+    assert coarse(np.ones((1, 12)))[0] == pytest.approx([auroc(target, p) for p in prob], abs=1e-6)
+
+
+def test_merged_levels_change_ranking_scores_very_little():
+    rng = np.random.default_rng(1)
+    target = rng.random((60, 105)) < .3
+    prob = (rng.random(target.shape) + .3*target).clip(0, 1.3)/1.3
+    tp, at, over, negatives = (a.sum(0) for a in ev._curve(target, prob, 300))
+    hits = np.diff(tp, prepend=0)
+    assert len(tp) <= 300 and tp[-1] == target.sum()
+    assert (hits*tp/(tp+at)).sum()/tp[-1] == pytest.approx(average_precision(target, prob), abs=.01)
+    assert (hits*(negatives-(at+over)/2)).sum()/tp[-1]/negatives == pytest.approx(auroc(target, prob), abs=.01)
+
+
+def test_seeds_are_averaged_and_their_spread_stands_apart():
+    target = np.zeros((6, 10), bool)
+    target[:, 3:6] = True
+    prob = np.stack([target*.8+.1, np.full(target.shape, .9)])
+    s = ev.score_draw(metric_draws(target, np.zeros(6), system(prob, [[np.zeros((0, 2), int)]*6]*2))["f1"], np.arange(6), 100)
+    every = 2*.3/1.3
+    assert s.by_seed == pytest.approx((1, every)) and s.value == pytest.approx((1+every)/2) and s.seeds_sd == pytest.approx((1-every)/2**.5)
+    assert s.low == s.high == pytest.approx(s.value), "windows are alike, so only seeds differ"
+
+
+def test_nothing_matched_has_no_boundary_error_and_one_type_no_type_score():
+    target = np.zeros((4, 10), bool)
+    target[:, 3:6] = True
+    d = metric_draws(target, np.zeros(4), system(np.full((1, 4, 10), .2), [[np.zeros((0, 2), int)]*4], types=np.full((1, 4), .1)))
+    assert np.isnan(draw_one(d["start_error"], 4)).all() and "type_f1" not in d
+    assert draw_one(d["f1"], 4)[0] == draw_one(d["segment_f1_50"], 4)[0] == draw_one(d["hit_3"], 4)[0] == 0
+
+
+@pytest.mark.parametrize("low,high,chance,want", [(.201, .4, .2, "deploy"), (.2, .4, .1, "undecided"), (.25, .4, .25, "undecided"), (.25, .4, .249, "deploy"),
+    (.05, .1499, .0, "pretrain"), (.05, .15, .0, "undecided"), (.16, .19, .19, "pretrain"), (.16, .191, .19, "undecided"), (0, .1, .2, "investigate"),
+    (0, .5, 0, "investigate"), (1e-6, .1, 0, "pretrain"), (float("nan"), float("nan"), .1, "undecided")])
+def test_the_decision_at_its_edges(low, high, chance, want): assert decide(Interval(.2, low, high), chance)[0] == want
+
+
+def test_calibration_recovers_scale_and_offset_and_survives_hopeless_cases():
+    rng = np.random.default_rng(0)
+    z = rng.normal(-2, 1.5, 100_000)
+    y = rng.random(z.size) < 1/(1+np.exp(-z))
+    assert fit_platt(y, 3*z+2) == pytest.approx((1/3, -2/3), abs=.03)
+    assert fit_platt(y, np.zeros_like(z)) == pytest.approx((1, logits(y.mean())), abs=.01), "a constant gets the base rate"
+    scale, offset = fit_platt(y, -z)
+    assert scale > 0, "a worthless ranking is flattened, not turned round"
+    scale, offset = fit_platt([0, 0, 1, 1], [-1, -1, 1, 1])
+    assert np.isfinite([scale, offset]).all() and scale <= 20
+
+
+def test_the_displacement_rule_finds_a_planted_move(windows):
+    ohlc = windows.ohlc[:5].copy()
+    ohlc[:, :, :] = 100+.1*np.sin(np.arange(105))[None, :, None]+np.array([0, .2, -.2, 0])
+    ohlc[:, 50:] -= 6
+    ohlc[:, 50:53] += np.array([4.5, 3, 1.5])[None, :, None]
+    assert (rule_segments(displacement(ohlc), 12)[0] == [50, 54]).all()
+    scores = displacement(windows.ohlc)
+    segment, bar = rule_segments(scores, 8)
+    best = np.array([scores[2:9, i].max() for i in range(len(windows))])
+    assert bar.max(1) == pytest.approx(best) and all(bar[i, a:b].min() == pytest.approx(best[i]) for i, (a, b) in enumerate(segment))
+
+
+# Comparing
+
+def test_two_variants_are_compared_by_paired_intervals(tmp_path, windows):
+    a, b = quick(tmp_path, windows, trainer=stub, baselines=FEW), quick(tmp_path, windows, trainer=stub, config=tiny("stones_only"))
+    table = compare_evaluations(a.folder, b.folder, 100)
+    for m in ("f1", "average_precision", "segment_f1_25", "hit_3", "log_loss"):
+        assert table.loc[ev.METRICS[m], "a"] == pytest.approx(a.score(m).value, abs=1e-6) and table.loc[ev.METRICS[m], "b"] == pytest.approx(b.score(m).value, abs=1e-6)
+    assert set(a.data["scores"]) == {"model", "mean_of_seeds", *FEW} and set(a.data["differences"]) == set(a.data["scores"])-{"model"}
+    assert table.difference.to_numpy() == pytest.approx((table.a-table.b).to_numpy(), abs=1e-9, nan_ok=True)
+    other = quick(tmp_path, windows, trainer=stub, config=tiny("stones_only"), seeds=1, name="one")
+    with pytest.raises(MoolaError, match="did not score the same"): compare_evaluations(a, other)
+    with pytest.raises(MoolaError, match="no finished evaluation"): Evaluation(tmp_path/"nothing")
+
+
+# Bad input
+
+def test_clear_errors(tmp_path, windows):
+    config = tiny()
+    with pytest.raises(MoolaError, match="3 windows cannot fill 5 folds"): plan_folds(windows[:3], config, 5)
+    with pytest.raises(MoolaError, match="at least 2 folds"): plan_folds(windows, config, 1)
+    with pytest.raises(MoolaError, match="seeds must be at least 1"): quick(tmp_path, windows, seeds=0)
+    with pytest.raises(MoolaError, match=r"lockbox must lie in \[0, 1\)"): plan_folds(windows, config, 3, 1.)
+    with pytest.raises(MoolaError, match="of 3: no bar of its .* windows is labelled"): plan_folds(ev.blind(windows, np.arange(4, 48)), config, 3)
+    every = Windows(windows.ids, windows.ohlc, windows.rows.assign(expansion_start=0, expansion_end=104), windows.window)
+    with pytest.raises(MoolaError, match="every bar of its .* is labelled"): plan_folds(every, config, 3)
+
+
+def test_nan_logits_name_the_fold_and_the_seed(tmp_path, windows):
+    def broken(config, w, split, tick=None):
+        a, b = np.zeros((3, len(split.valid), 105)), np.zeros((3, len(split.test), 105))
+        if config.seed == 43: b[2, 0, 0] = np.nan
+        return dict(valid=a, test=b)
+    with pytest.raises(MoolaError, match="fold 1, seed 43: NaN or infinite logits at epoch 2"): quick(tmp_path, windows, trainer=broken)
+    nan = np.full((1, 2, 10), np.nan)
+    with pytest.raises(MoolaError, match="prob is NaN"): metric_draws(np.eye(2, 10) > 0, np.zeros(2), system(nan, [[np.zeros((0, 2), int)]*2]))
+    def short(config, w, split, tick=None): return dict(valid=np.zeros((1, 1, 105)), test=np.zeros((1, 1, 105)))
+    with pytest.raises(MoolaError, match="valid logits have shape"): quick(tmp_path/"b", windows, trainer=short)
+
+
+def test_the_same_bars_with_different_labels_stay_on_one_side(windows):
+    twin = windows[np.r_[np.arange(48), np.arange(0, 48, 4)]]
+    twin.ids = np.array([f"{i}{k}" for k, i in enumerate(twin.ids)])
+    moved = twin.rows.expansion_start.to_numpy().copy()
+    moved[48:] = 90
+    twin.rows = twin.rows.assign(expansion_start=moved, expansion_end=np.where(np.arange(60) < 48, twin.rows.expansion_end, 95), window_id=twin.ids)
+    plan = plan_folds(twin, tiny(), 3)
+    for s in (*plan.folds, plan.lockbox):
+        prices = [{o.tobytes() for o in twin.ohlc[r]} for r in (s.train, s.valid, s.test)]
+        assert not (prices[0] & prices[1] or prices[0] & prices[2] or prices[1] & prices[2])
+    assert ev._describe(twin, tiny(), plan)["repeated_windows"] == 12
+
+
+def test_windows_of_one_type_are_scored_without_a_type_score(tmp_path, windows):
+    one = Windows(windows.ids, windows.ohlc, windows.rows.assign(label="retracement"), windows.window)
+    e = quick(tmp_path, one, trainer=stub, seeds=1)
+    assert "type_f1" not in e.data["scores"]["model"] and e.score("f1").value >= 0
+
+
+# The command
+
+def test_command(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path/"settings.ini").touch()
+    monkeypatch.setattr(ev, "BASELINES", FEW)
+    small = "--epochs 1 --hidden 8 --n-windows 48 --folds 2 --seeds 1 --workers 1 --device cpu --progress False"
+    moola_evaluate(f"--variant stones_only {small}".split())
+    moola_evaluate(f"--variant position_encoding --pos-weight 4 --name mine --compare artifacts/evaluations/stones_only {small}".split())
+    out = capsys.readouterr().out
+    assert "mine minus stones_only, paired" in out and "best chance level" in out
+    assert json.loads((tmp_path/"artifacts/evaluations/mine/evaluation.json").read_text())["config"]["pos_weight"] == 4
+    assert (tmp_path/"artifacts/evaluations/mine/compared_with_stones_only.csv").exists()
+
+
+def test_help_is_quick():
+    began = time.perf_counter()
+    out = subprocess.run([sys.executable, "-X", "importtime", "-c", "from moola.commands_evaluate import moola_evaluate; moola_evaluate(['--help'])"], capture_output=True, text=True)
+    assert "--open-lockbox" in out.stdout and "--pos-weight" in out.stdout
+    assert not any(f"| {' '*k}{m}\n" in out.stderr for m in ("torch", "pandas", "matplotlib") for k in range(0, 12)), "nothing heavy"
+    assert time.perf_counter()-began < 5
+
+
+def test_ctrl_c_keeps_what_is_finished(tmp_path):
+    (tmp_path/"settings.ini").touch()
+    words = "--variant stones_only --epochs 60 --hidden 8 --n-windows 48 --folds 2 --seeds 3 --workers 2 --device cpu".split()
+    p = subprocess.Popen([sys.executable, "-c", "from moola.commands_evaluate import moola_evaluate; moola_evaluate()", *words], cwd=tmp_path, start_new_session=True,
+                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={k: v for k, v in os.environ.items() if not k.startswith("PYTEST")})
+    folds = tmp_path/"artifacts/evaluations/stones_only/folds"
+    for _ in range(600):
+        if len(list(folds.glob("*.npz"))) >= 1: break
+        assert p.poll() is None, p.communicate()
+        time.sleep(.1)
+    os.killpg(p.pid, signal.SIGINT)
+    out, err = p.communicate(timeout=30)
+    assert p.returncode == 130 and "the same command goes on from there" in err and "Traceback" not in err
+    assert 1 <= len(list(folds.glob("*.npz"))) < 6 and not (folds.parent/"evaluation.json").exists()

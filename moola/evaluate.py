@@ -29,7 +29,7 @@ from threadpoolctl import threadpool_limits
 from .bars import W
 from .decode import choose_threshold, decode
 from .errors import MoolaError
-from .features import FEATURES, build_features, feature_series
+from .features import DISPLACEMENT, FEATURES, build_displacement, build_features, feature_series
 from .metrics import (Interval, as_prob, as_target, average_precision, bootstrap_interval, counts_prf, position_prior,
                            span_prf, window_counts)
 from .runs import project_root, write_atomic
@@ -126,7 +126,8 @@ def shifted_features(
     "Features of windows that begin later, as if nothing had come before."
     series = np.stack([feature_series(o[by:], swing_rule=config.swing_rule) for o in windows.ohlc])
     position = np.broadcast_to((np.arange(W-by)/(W-1)).astype(np.float32)[:,None], (*series.shape[:2],1))
-    return np.concatenate([series, position], -1)[..., [FEATURES.index(f) for f in config.features]]
+    moves = build_displacement(windows.ohlc[:,by:])
+    return np.concatenate([series, position, moves], -1)[..., [(FEATURES+DISPLACEMENT).index(f) for f in config.features]]
 
 def train_fold(
     config:TrainConfig, # What to train, with its seed

@@ -6,6 +6,7 @@
 __all__ = ['weighted_mean', 'span_loss', 'type_loss', 'ptr_loss', 'countdown_loss', 'task_losses', 'TaskWeights']
 
 # %% ../nbs/07_losses.ipynb #d233e254
+import math
 import torch
 import torch.nn.functional as F
 from torch import nn, Tensor
@@ -77,10 +78,12 @@ class TaskWeights(nn.Module):
     "A learned noise level a task."
     def __init__(self,
         tasks:tuple, # Names of the tasks
+        fixed:dict|None=None, # A weight for each task, to keep; None to learn them
     ):
         super().__init__()
         self.tasks = tuple(tasks)
-        self.log_sigma = nn.Parameter(torch.zeros(len(tasks)))
+        start = torch.tensor([-.5*math.log(2*fixed[t]) for t in tasks]) if fixed else torch.zeros(len(tasks))
+        self.log_sigma = nn.Parameter(start, requires_grad=not fixed)
 
     def forward(self,
         losses:dict, # A scalar loss a task

@@ -17,17 +17,17 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm.auto import tqdm
 from .errors import MoolaError
-from .losses import task_losses
+from .losses import TaskWeights, task_losses
 from .lstm import bilstm
 from .metrics import counts_prf
 from .model import Jade
 from .splits import Split
-from .training import Trainer, batches, choose_device, choose_pos_weight, record_graphs, to_tensors
+from .training import Trainer, choose_device, choose_pos_weight, draw_rows, record_graphs, to_tensors
 from .variants import TrainConfig
 from .windows import Windows
 
 # %% ../nbs/15_many.ipynb #a315fd86
-MUST_AGREE = ('features','tasks','swing_rule','hidden','layers','epochs','batch_size','warmup_bars','device')
+MUST_AGREE = ('features','tasks','swing_rule','mirror','soft_bars','hidden','layers','epochs','batch_size','warmup_bars','device')
 
 def check_alike(
     configs:Sequence, # One config a network
@@ -242,9 +242,10 @@ class ManyTrainer:
         self.x,self.targets = to_tensors(windows, c, device)
         models = [fresh_model(o) for o in configs]
         self.tasks,self.weights = models[0].tasks,Stacked(models, device)
-        self.log_sigma = torch.zeros(len(configs), len(self.tasks), device=device)
+        fixed = [dict(zip(o.tasks, o.task_weights)) or None for o in configs]
+        self.log_sigma = torch.stack([TaskWeights(self.tasks, f).log_sigma.detach() for f in fixed]).to(device)
         self.net = StackedAdamW(self.weights.flat, _column(configs, 'lr', device), _column(configs, 'weight_decay', device))
-        self.sigma = StackedAdamW(self.log_sigma, _column(configs, 'sigma_lr', device), torch.zeros(len(configs), 1, device=device))
+        self.sigma = StackedAdamW(self.log_sigma, _column(configs, 'sigma_lr', device)*torch.tensor([[f is None] for f in fixed], device=device), torch.zeros(len(configs), 1, device=device))
         self.max_norm = _column(configs, 'max_grad_norm', device) if any(o.max_grad_norm for o in configs) else None
         self.input_dropout,self.head_dropout = (_rate(configs, n, device) for n in ('input_dropout','head_dropout'))
         self.mask = torch.as_tensor(windows.mask)
@@ -260,10 +261,10 @@ class ManyTrainer:
         rows,weight = torch.zeros(c.epochs, self.steps, k, c.batch_size, dtype=torch.int64), torch.zeros(c.epochs, self.steps, k, c.batch_size)
         valid,valid_weight = torch.zeros(k, n_valid, dtype=torch.int64), torch.zeros(k, n_valid)
         for i,(o,s) in enumerate(zip(self.configs, self.splits)):
-            shuffle,train = torch.Generator().manual_seed(o.seed), torch.as_tensor(s.train)
+            shuffle = torch.Generator().manual_seed(o.seed)
             for e in range(c.epochs):
-                position,used = batches(len(train), c.batch_size, shuffle)
-                rows[e,:len(used),i],weight[e,:len(used),i] = train[position],used
+                drawn,used = draw_rows(s.train, len(self.mask), o, shuffle)
+                rows[e,:len(used),i],weight[e,:len(used),i] = drawn,used
             valid[i,:len(s.valid)],valid_weight[i,:len(s.valid)] = torch.as_tensor(s.valid),1
         zeros = lambda *shape, dtype=torch.float32: torch.zeros(*shape, dtype=dtype, device=self.device)
         self.rows,self.weight,self.valid,self.valid_weight = (o.to(self.device) for o in (rows.flatten(0, 1), weight.flatten(0, 1), valid, valid_weight))

@@ -27,7 +27,7 @@ train: $(READY)  ## Train VARIANT into a new folder under artifacts/, through pa
 
 test: $(READY)  ## Run every notebook's tests, then pytest, which also checks the notebooks, the site and the wheel
 	@echo "Testing the notebooks"
-	@PATH="$(CURDIR)/$(BIN):$$PATH" nbdev_test --timing
+	@OMP_NUM_THREADS=1 PATH="$(CURDIR)/$(BIN):$$PATH" nbdev_test --timing
 	@echo "Testing the project"
 	@PATH="$(CURDIR)/$(BIN):$$PATH" python -m pytest -q tests $(ARGS)
 

@@ -12,7 +12,7 @@ __all__ = ['SHIFT', 'FREE', 'BASELINES', 'SYSTEM_WORDS', 'METRICS', 'CHANCE', 'P
            'score_draw', 'decide', 'swap_spans', 'shifted_scores', 'openings', 'record_opening', 'evaluation_key',
            'make_jobs', 'collect', 'baseline_readings', 'all_systems', 'score_systems', 'best_chance', 'save_folds',
            'Evaluation', 'plot_reliability', 'plot_systems', 'plot_evaluation', 'write_pages', 'run_nulls', 'evaluate',
-           'compare_evaluations']
+           'compare_evaluations', 'Transfer', 'evaluate_on', 'paired']
 
 # %% ../nbs/16_evaluate.ipynb #a6e741d6
 import base64, hashlib, io, json, os, signal, sys, time
@@ -479,7 +479,7 @@ def prior_segment(config, windows, split, tick=None):
     inside = (np.arange(W) >= a) & (np.arange(W) < b)
     return _spread(logit(inside), split) | dict(raw=np.tile(inside.astype(float), (len(split.test),1)), segment=np.tile([a,b], (len(split.test),1)))
 
-# %% ../nbs/16_evaluate.ipynb #3c57a6b2
+# %% ../nbs/16_evaluate.ipynb #9b9724e9
 def displacement(
     ohlc:np.ndarray, # Prices, (n, W, 4)
     longest:int=24, # Longest segment, in bars
@@ -515,8 +515,9 @@ def displacement_rule(config, windows, split, tick=None):
         return counts_prf(*window_counts(mask, marked).sum(0)).f1
     longest = max((6,8,12,16,24), key=f1)
     segment,bar = rule_segments(scores, longest)
-    z = np.log(bar+1e-3)
-    return dict(valid=z[None,split.valid], test=z[None,split.test], raw=_segment_mask(segment[split.test]), segment=segment[split.test])
+    marked = _segment_mask(segment)
+    z = np.log(bar+1e-3) + 5*marked
+    return dict(valid=z[None,split.valid], test=z[None,split.test], raw=marked[split.test], segment=segment[split.test])
 
 def _segment_mask(segments):
     t = np.arange(W)
@@ -964,7 +965,7 @@ def _score(d):
     def number(o): return float('nan') if o is None else o
     return Score(*(number(d[k]) for k in ('value','low','high','seeds_sd')), tuple(map(number, d['by_seed'])))
 
-# %% ../nbs/16_evaluate.ipynb #dd446bfe
+# %% ../nbs/16_evaluate.ipynb #89586c8f
 def plot_reliability(
     target:np.ndarray, # Labelled bars, (n, W)
     r:Readings, # The model's
@@ -1050,7 +1051,7 @@ def write_pages(
         cells = lambda l,tag: '<tr>' + ''.join(f'<{tag}>{escape(c)}</{tag}>' for c in l) + '</tr>'
         html += [f'<h2>{title}</h2><div class="t"><table>', cells(head, 'th'), *(cells(l, 'td') for l in lines), '</table></div>']
     style = 'body{font:15px/1.5 system-ui;margin:2em auto;max-width:75em;padding:0 1em}.t{overflow-x:auto}td,th{padding:.2em .7em;text-align:left;white-space:nowrap;border-bottom:1px solid #ddd}img{max-width:100%}'
-    write_atomic(folder/'evaluation.md', lambda f: f.write(('\n\\n'.join(md)+'\n').encode()))
+    write_atomic(folder/'evaluation.md', lambda f: f.write(('\n\n'.join(md)+'\n').encode()))
     write_atomic(folder/'evaluation.html', lambda f: f.write(f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Evaluation {escape(data["name"])}</title><style>{style}</style>{"".join(html)}</html>'.encode()))
 
 # %% ../nbs/16_evaluate.ipynb #495b182a
@@ -1178,3 +1179,50 @@ def compare_evaluations(
         d = score_draw(da[m], blocks, n_resamples, db[m])
         lines[METRICS[m]] = dict(a=seeds_mean(da[m](everything))[0], b=seeds_mean(db[m](everything))[0], difference=d.value, low=d.low, high=d.high, clear=bool(d.low > 0 or d.high < 0))
     return pd.DataFrame(lines).T.astype(dict(a=float, b=float, difference=float, low=float, high=float, clear=bool))
+
+# %% ../nbs/16_evaluate.ipynb #34e44d99
+@dataclass(eq=False)
+class Transfer:
+    "What was trained on one set of windows and scored on another."
+    target:np.ndarray # Labelled bars of the scored windows, (n, W)
+    kind:np.ndarray # Their types, (n,)
+    blocks:np.ndarray # Their blocks of time, (n,)
+    systems:dict # name -> Readings
+    scores:dict # system -> metric -> Score
+    differences:dict # system -> metric -> Score: the model minus it
+
+@threadpool_limits.wrap(limits=1)
+def evaluate_on(
+    config:TrainConfig, # What to train
+    train:Windows, # Labelled windows to train and to choose on
+    test:Windows, # Labelled windows to score
+    folder:Path, # Where fold-models are kept
+    seeds:int=4, # Networks
+    workers:int=1, # Processes that train
+    trainer:Callable=train_fold, # What trains
+    baselines:dict|None=None, # name -> function like a trainer; None for `BASELINES`
+    n_resamples:int=2000, # Draws of the bootstrap
+    progress:bool=True, # Show a bar?
+)->Transfer:
+    "Train on some windows, score others; raises `MoolaError` where they share bars."
+    windows = join_windows([train, test])
+    n,group = len(train),window_groups(windows)
+    if shared := len(np.intersect1d(group[:n], group[n:])): raise MoolaError(f"{shared} groups of windows are both among those to train on and those to score: they share bars")
+    rows,folder = np.arange(n, len(windows)),Path(folder)
+    split = [_inner(windows, np.arange(n), rows, config)]
+    jobs = make_jobs(config, windows, split, seeds, folder, trainer)
+    run_jobs(jobs, trainer, workers, progress)
+    systems = all_systems(collect(jobs, seeds), BASELINES if baselines is None else baselines, config, windows, split, rows, trainer is train_fold)
+    target,kind,blocks = test.mask,test.window_type,time_blocks(test)
+    return Transfer(target, kind, blocks, systems, *score_systems(systems, target, kind, blocks, n_resamples))
+
+def paired(
+    a:Transfer, # One config
+    b:Transfer, # Another, on the same windows
+    metric:str='f1', # A metric of `METRICS`
+    n_resamples:int=2000, # Draws of the bootstrap
+)->Score: # Score a minus score b
+    "Two configs on the same scored windows."
+    if not np.array_equal(a.target, b.target): raise MoolaError("the two were not scored on the same windows")
+    da,db = (metric_draws(o.target, o.kind, o.systems['model'])[metric] for o in (a,b))
+    return score_draw(da, a.blocks, n_resamples, db)

@@ -1,11 +1,15 @@
-"""simulated-v1: how well a variant finds expansions, learned from few labels, in two thousand simulated windows that nothing was chosen on.
+"""The experiments behind `recommended`: each changes one thing, and is kept only where its paired interval excludes zero.
 
-    python benchmarks/simulated_v1.py [--labels 174] [--sets 4] [--seeds 4] [--out FOLDER] [NAME ...]
+    python benchmarks/experiments.py --out FOLDER [NAME ...]                train and score; without names, all experiments
+    python benchmarks/experiments.py --bench real-rule-v1 --out FOLDER      the same on real bars, labelled by the hindsight rule
+    python benchmarks/experiments.py --table FOLDER                         the table with intervals, in Markdown
 
-A NAME is an experiment of `EXPERIMENTS`; without one, all are run. On a GPU all networks of an experiment are trained at once.
+simulated-v1 learns from several labelled sets of simulated windows and is scored on two thousand others. real-rule-v1 learns from the bars of three
+files and is scored on other months and on another instrument (see `real_rule_v1.py`). On a GPU all networks of an experiment are trained at once.
 """
 import argparse
 import json
+import sys
 import time
 from pathlib import Path
 
@@ -16,42 +20,66 @@ from table import machine
 from moola.decode import choose_threshold, decode, length_prior, segment_posterior
 from moola.evaluate import calibrate, fit_platt, join_windows
 from moola.many import fit_many
-from moola.metrics import average_precision, best_cut, all_cuts, counts_f1, bootstrap_interval, hit_rate, position_prior, pooled_prf, window_counts
+from moola.metrics import all_cuts, average_precision, best_cut, hit_rate, pooled_prf, position_prior, window_counts
 from moola.splits import Split, split_windows
 from moola.training import named_features
 from moola.variants import MOVES, STONES, make_config
 from moola.windows import simulate_windows
 
-VERSION = "simulated-v1"
-TEST = dict(n=2000, seed=9001)  # the windows that everything is scored on
+TEST = dict(n=2000, seed=9001)  # the simulated windows that everything is scored on
 FIRST_SET = 101  # data seed of the first labelled set
+READ = dict(bars="bar by bar", segments="segment posterior", mean="seeds averaged", mean_segments="seeds averaged, segment posterior")
+ALL = (*STONES, "position_encoding", *MOVES)
 
-POSITION = (*STONES, "position_encoding")
+# name: (what it starts from, what it changes). The first ones are a chain, the others are alternatives to its end.
 EXPERIMENTS = {
-    "guide": {},
-    "pos_weight 1": dict(pos_weight=1.), "pos_weight 4": dict(pos_weight=4.), "pos_weight 8": dict(pos_weight=8.),
-    "mirror": dict(mirror=True),
-    "displacement features": dict(features=(*POSITION, *MOVES)),
-    "no position": dict(features=STONES),
-    "fixed task weights": dict(task_weights=(.3, .3, 1., .1)),
-    "span task alone": dict(tasks=("span",)),
-    "span and countdown": dict(tasks=("span", "countdown")),
-    "soft edges 1": dict(soft_bars=1), "soft edges 2": dict(soft_bars=2),
-    "swings close": dict(swing_rule="close"), "swings strict": dict(swing_rule="strict"),
-    "lr 3e-3": dict(lr=3e-3), "batch 16": dict(batch_size=16), "200 epochs": dict(epochs=200),
-    "less dropout": dict(input_dropout=.1, head_dropout=.3), "hidden 64": dict(hidden=64), "weight decay .1": dict(weight_decay=.1),
+    "guide": (None, {}),
+    "displacement features": ("guide", dict(features=ALL)),
+    "lr 3e-3": ("displacement features", dict(lr=3e-3)),
+    "fixed task weights": ("lr 3e-3", dict(task_weights=(.3, .3, 1., .1))),
+    "mirror": ("fixed task weights", dict(mirror=True)),
+    "less dropout": ("mirror", dict(input_dropout=.1, head_dropout=.3)),
+    "200 epochs": ("less dropout", dict(epochs=200)),
+    "pos_weight 4": ("200 epochs", dict(pos_weight=4.)),
 }
+END = "pos_weight 4"
+EXPERIMENTS |= {name: (END, change) for name, change in {
+    "pos_weight 1": dict(pos_weight=1.), "pos_weight 8": dict(pos_weight=8.), "learned task weights": dict(task_weights=()),
+    "span task alone": dict(tasks=("span",), task_weights=()), "heavier pointer and countdown": dict(task_weights=(.1, 3., 1., 1.)),
+    "soft edges 1": dict(soft_bars=1), "soft edges 2": dict(soft_bars=2), "swings strict": dict(swing_rule="strict"), "swings close": dict(swing_rule="close"),
+    "no position": dict(features=(*STONES, *MOVES)), "no swings": dict(features=(*STONES[:6], "position_encoding", *MOVES)),
+    "no displacement": dict(features=(*STONES, "position_encoding")), "no mirror": dict(mirror=False),
+    "lr 6e-3": dict(lr=6e-3), "batch 16": dict(batch_size=16), "400 epochs": dict(epochs=400), "100 epochs": dict(epochs=100),
+    "hidden 64": dict(hidden=64), "hidden 128": dict(hidden=128), "weight decay .3": dict(weight_decay=.3), "best epoch by val_loss": dict(monitor="val_loss"),
+}.items()}
 
 
-def labelled_sets(n_labels, sets):
-    "The labelled sets, joined, and the split of each into fitting and inner validation windows, in joined row numbers."
+def overrides_of(name):
+    "All that an experiment changes against the guide."
+    parent, change = EXPERIMENTS[name]
+    return (overrides_of(parent) if parent else {}) | change
+
+
+def simulated_sets(n_labels, sets):
+    "Labelled sets, joined, the split of each in joined row numbers, and the windows to score."
     parts = [simulate_windows(n_labels, FIRST_SET+i) for i in range(sets)]
-    start = np.cumsum([0, *map(len, parts)])
-    splits = []
+    return *join_sets(parts), {"simulated": simulate_windows(**TEST)}
+
+
+def join_sets(parts):
+    "Sets of windows one after the other, and a split of each into fitting and inner validation windows."
+    start, splits = np.cumsum([0, *map(len, parts)]), []
     for a, w in zip(start, parts):
         s = split_windows(w, .2, 0.)
         splits.append(Split(s.train+a, s.valid+a, s.test, s.purged+a, s.by_time))
     return join_windows(parts), splits
+
+
+def real_sets():
+    "The labelled windows of real-rule-v1: to learn from, and by name to score."
+    from real_rule_v1 import BARS, TESTS, TRAIN, load
+    if not (BARS/f"{TRAIN[0]}.parquet").exists(): sys.exit(f"real-rule-v1 needs the bars in {BARS}: without them it cannot run")
+    return *join_sets([load(TRAIN)]), {k: load(v) for k, v in TESTS.items()}
 
 
 @torch.no_grad()
@@ -86,77 +114,114 @@ def score(target, spans, prob, raw, cut):
                 hit_3=hit_rate(spans, found, sure, 3), ece=gap.sum()/n.sum(), log_loss=float(-(t*np.log(p) + (1-t)*np.log(1-p)).mean()))
 
 
-def run(name, overrides, n_labels, sets, seeds, device):
-    "Train an experiment's networks and score them on the test windows."
-    windows, splits = labelled_sets(n_labels, sets)
-    test = simulate_windows(**TEST)
+def run(name, overrides, data, seeds, device):
+    "Train an experiment's networks and score them: test set -> way of reading -> one entry a network."
+    windows, splits, tests = data
     configs = [make_config("position_encoding", **(dict(seed=s, device=str(device)) | overrides)) for _ in splits for s in range(seeds)]
     began = time.perf_counter()
     fitted = fit_many(configs, windows, [s for s in splits for _ in range(seeds)], progress=False)
     trained = time.perf_counter() - began
     c, mask, spans = configs[0], windows.mask, windows.spans
     def features(w): return torch.as_tensor(named_features(w.ohlc, c.features, c.swing_rule)).to(device)
-    x_test, x = features(test), features(windows)
-    target, true_spans = test.mask, test.spans
-    out = dict(bars=[], segments=[], mean=[], mean_segments=[])
-    for k, s in enumerate(splits):
-        models = [r.model().to(device) for r in fitted[k*seeds:(k+1)*seeds]]
-        zv, zt = [predict(m, x[torch.as_tensor(s.valid)]) for m in models], [predict(m, x_test) for m in models]
-        lengths = [spans[i] for i in s.train]
-        cuts, tests = read_out(zv, zt, mask[s.valid], lengths)
-        for (p, q), z in zip(tests, zt):
-            raw = 1/(1+np.exp(-z))
-            out["bars"].append(score(target, true_spans, p, raw, cuts[0]))
-            out["segments"].append(score(target, true_spans, q, raw, cuts[1]))
-        cuts, tests = read_out([np.mean(zv, 0)], [np.mean(zt, 0)], mask[s.valid], lengths)
-        raw = 1/(1+np.exp(-np.mean(zt, 0)))
-        out["mean"].append(score(target, true_spans, tests[0][0], raw, cuts[0]))
-        out["mean_segments"].append(score(target, true_spans, tests[0][1], raw, cuts[1]))
+    x, out = features(windows), {}
+    for where, test in tests.items():
+        x_test, target, true_spans = features(test), test.mask, test.spans
+        found = out[where] = {k: [] for k in READ}
+        for k, s in enumerate(splits):
+            models = [r.model().to(device) for r in fitted[k*seeds:(k+1)*seeds]]
+            zv, zt = ([predict(m, o) for m in models] for o in (x[torch.as_tensor(s.valid)], x_test))
+            for label, v, t in (("bars", zv, zt), ("mean", [np.mean(zv, 0)], [np.mean(zt, 0)])):
+                cuts, probs = read_out(v, t, mask[s.valid], [spans[i] for i in s.train])
+                for pq, z in zip(probs, t):
+                    for p, cut, kind in zip(pq, cuts, (label, "segments" if label == "bars" else "mean_segments")):
+                        found[kind].append(score(target, true_spans, p, 1/(1+np.exp(-z)), cut))
     return out, trained
 
 
-def f1(rows): return float(np.mean([counts_f1(r["counts"], np.ones((1, len(r["counts"]))))[0] for r in rows]))
+def pooled(counts, weights=None):
+    "Pooled F1 from counts (..., windows, 3)."
+    tp, fp, fn = np.moveaxis(counts.sum(-2) if weights is None else np.tensordot(weights, counts, (-1, -2)), -1, 0)
+    return 2*tp / np.maximum(2*tp+fp+fn, 1)
 
 
-def baselines(n_labels, sets):
-    "The position prior, fitted on each labelled set, and the displacement rule."
-    windows, splits = labelled_sets(n_labels, sets)
-    test, mask = simulate_windows(**TEST), windows.mask
-    target, scores = test.mask, []
+def prior_score(windows, splits, target):
+    "Pooled F1 of the position prior, fitted on each labelled set."
+    mask, scores = windows.mask, []
     for s in splits:
         train = mask[np.concatenate([s.train, s.valid])]
         prior = position_prior(train)
         cuts = all_cuts(train, np.broadcast_to(prior, train.shape))
         scores.append(pooled_prf(target, np.broadcast_to(prior, target.shape), best_cut(cuts, cuts.pooled_f1)).f1)
-    return dict(every_bar=pooled_prf(target, np.ones(target.shape), .5).f1, position_prior=float(np.mean(scores)))
+    return float(np.mean(scores))
+
+
+def difference(a, b, sets, draws=4000, seed=0):
+    "Mean difference in pooled F1 of a over b with its 95 % interval, over windows and over labelled sets: counts (networks, windows, 3)."
+    rng, per = np.random.default_rng(seed), len(a)//sets
+    value = float((pooled(a) - pooled(b)).mean())
+    drawn = np.empty(draws)
+    for i in range(draws):
+        w = np.bincount(rng.integers(0, a.shape[1], a.shape[1]), minlength=a.shape[1])
+        nets = (rng.integers(0, sets, sets)[:, None]*per + rng.integers(0, per, (sets, per))).ravel()
+        d = pooled(np.einsum("w,kwc->kc", w, a[nets])[:, None]) - pooled(np.einsum("w,kwc->kc", w, b[nets])[:, None])
+        drawn[i] = d.mean()
+    return value, *np.quantile(drawn, (.025, .975))
+
+
+def slug(name): return "".join(ch if ch.isalnum() else "_" for ch in name)
+
+
+def show(folder):
+    "The table of all experiments in a folder, in Markdown."
+    files = {f.stem: dict(np.load(f)) for f in sorted(folder.glob("*.npz"))}
+    wheres = sorted({k.split("|")[0] for d in files.values() for k in d if "|" in k})
+    for where in wheres:
+        print(f"\n### {where}\n\n| experiment | against | pooled bar F1 | difference | 95 % interval | kept | F1 at 0.5 | AP | hit@±3 | ECE |\n|" + " --- |"*10)
+        def row(name, against, d, base, kind="bars", base_kind="bars"):
+            sets = int(d["sets"])
+            a, b = d[f"{where}|{kind}|counts"].astype(float), None if base is None else base[f"{where}|{base_kind}|counts"].astype(float)
+            gain = ["", "", ""]
+            if b is not None and len(a) == len(b):
+                v, lo, hi = difference(a, b, sets)
+                gain = [f"{v:+.3f}", f"[{lo:+.3f}, {hi:+.3f}]", "yes" if lo > 0 else "worse" if hi < 0 else "no"]
+            more = [f"{d[f'{where}|{kind}|{k}'].mean():.3f}" for k in ("half", "ap", "hit_3", "ece")]
+            print("| " + " | ".join([name, against, f"{pooled(a).mean():.3f}", *gain, *more]) + " |", flush=True)
+        for name, (parent, _) in EXPERIMENTS.items():
+            if (d := files.get(slug(name))) is not None: row(name, parent or "", d, files.get(slug(parent)) if parent else None)
+        if (d := files.get(slug(END))) is not None:
+            row(READ["segments"], END, d, d, "segments")
+            for k in ("mean", "mean_segments"):
+                per = len(d[f"{where}|bars|counts"]) // len(d[f"{where}|{k}|counts"])
+                row(READ[k], END, {**d, f"{where}|{k}|counts": np.repeat(d[f"{where}|{k}|counts"], per, 0)}, d, k)
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for k, v in dict(labels=174, sets=4, seeds=4).items(): p.add_argument(f"--{k}", type=int, default=v)
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--bench", default="simulated-v1", choices=["simulated-v1", "real-rule-v1"])
+    for k, v in dict(labels=174, sets=8, seeds=4).items(): p.add_argument(f"--{k}", type=int, default=v)
+    p.add_argument("--epochs", type=int, help="of every experiment; default: its own")
     p.add_argument("--out", type=Path)
-    p.add_argument("--set", default="{}", help="JSON of parameters that every experiment gets")
+    p.add_argument("--table", type=Path)
     p.add_argument("names", nargs="*")
-    args = p.parse_args()
+    o = p.parse_args()
+    if o.table: return show(o.table)
+    if unknown := [n for n in o.names if n not in EXPERIMENTS]: sys.exit(f"unknown experiment {unknown[0]!r}: choose from {', '.join(EXPERIMENTS)}")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    print(f"{VERSION}, {args.labels} labels, {args.sets} labelled sets x {args.seeds} seeds, scored on {TEST['n']} windows")
-    print(machine("torch"), torch.cuda.get_device_name() if device.type == "cuda" else "")
-    print({k: round(v, 3) for k, v in baselines(args.labels, args.sets).items()})
-    head = "F1 | at .5 | AP | hit@3 | ECE | F1 segments | hit@3 | F1 mean of seeds | its segments | seconds"
-    print(f"{'experiment':40} {head}")
-    for name in args.names or EXPERIMENTS:
-        overrides = json.loads(args.set) | (EXPERIMENTS[name] if name in EXPERIMENTS else json.loads(name))
-        out, trained = run(name, overrides, args.labels, args.sets, args.seeds, device)
-        b, s, m, ms = (out[k] for k in ("bars", "segments", "mean", "mean_segments"))
-        def mean(rows, k): return float(np.mean([r[k] for r in rows]))
-        row = [f1(b), mean(b, "half"), mean(b, "ap"), mean(b, "hit_3"), mean(b, "ece"), f1(s), mean(s, "hit_3"), f1(m), f1(ms)]
-        print(f"{name[:40]:40} " + " ".join(f"{v:.3f}" for v in row) + f" {trained:.1f}", flush=True)
-        if args.out:
-            args.out.mkdir(parents=True, exist_ok=True)
-            keep = {f"{k}_counts": np.stack([r["counts"] for r in rows]).astype(np.int16) for k, rows in out.items()}
-            keep |= {f"{k}_{n}": np.array([r[n] for r in rows]) for k, rows in out.items() for n in ("half", "ap", "hit_3", "ece", "log_loss")}
-            slug = "".join(ch if ch.isalnum() or ch in "-_." else "_" for ch in name)[:60]
-            np.savez_compressed(args.out/f"{slug}_{args.labels}.npz", name=name, overrides=json.dumps(overrides), **keep)
+    data = real_sets() if o.bench == "real-rule-v1" else simulated_sets(o.labels, o.sets)
+    windows, splits, tests = data
+    print(f"{o.bench}: {len(splits)} labelled sets, {len(windows)} windows in all, {o.seeds} seeds; {machine('torch')}"
+          + (f", {torch.cuda.get_device_name()}" if device.type == "cuda" else ""))
+    for where, t in tests.items():
+        print(f"{where}: {len(t)} windows; marking every bar {pooled_prf(t.mask, np.ones(t.mask.shape), .5).f1:.3f}, position prior {prior_score(windows, splits, t.mask):.3f}")
+    for name in o.names or EXPERIMENTS:
+        out, trained = run(name, overrides_of(name) | ({"epochs": o.epochs} if o.epochs else {}), data, o.seeds, device)
+        scores = "  ".join(f"{where}: " + " ".join(f"{np.mean([pooled(r['counts']) for r in rows]):.3f}" for rows in found.values()) for where, found in out.items())
+        print(f"{name:32} {scores}  {trained:.1f} s", flush=True)
+        if o.out:
+            o.out.mkdir(parents=True, exist_ok=True)
+            keep = {f"{where}|{k}|{m}": np.stack([r[m] for r in rows]) for where, found in out.items() for k, rows in found.items() for m in rows[0]}
+            keep = {k: v.astype(np.int16) if k.endswith("counts") else v for k, v in keep.items()}
+            np.savez_compressed(o.out/f"{slug(name)}.npz", sets=len(splits), **keep)
 
 
 if __name__ == "__main__": main()

@@ -235,16 +235,23 @@ def draw_rows(
 
 # %% ../nbs/11_training.ipynb #d001e2d4
 @patch
-def train_epoch(self:Trainer,
-    epoch:int=1, # Number of the epoch, for messages
-)->tuple[dict, np.ndarray, np.ndarray]: # Mean loss a task, span probabilities (n, W) while training, and their targets
-    "Train on every training window once."
+def begin_epoch(self:Trainer)->tuple: # What `end_epoch` takes
+    "Start to train on every training window once; a GPU goes on with it by itself."
     self.model.train()
     rows,weight = draw_rows(self.split.train, len(self.mask), self.config, self.shuffle)
     on_device,w = rows.to(self.device), weight.to(self.device)
     with explained(self.config, self.device):
         self.prepare()
         seen = [self.run_step(r, o) for r,o in zip(on_device, w)]
+    return rows, weight, seen
+
+@patch
+def end_epoch(self:Trainer,
+    begun:tuple, # From `begin_epoch`
+    epoch:int=1, # Number of the epoch, for messages
+)->tuple[dict, np.ndarray, np.ndarray]: # Mean loss a task, span probabilities (n, W) while training, and their targets
+    "Wait for an epoch to end and see what it found."
+    rows,weight,seen = begun
     losses = torch.stack([o[0] for o in seen]).cpu().double()
     if len(bad := (~losses.isfinite()).any(1).nonzero()):
         raise MoolaError(f"the loss is not finite at epoch {epoch}, step {bad[0].item()+1} of {len(losses)}: "
@@ -253,6 +260,13 @@ def train_epoch(self:Trainer,
     real = weight.flatten() > 0
     prob = torch.cat([o[1] for o in seen])[real.to(self.device)].cpu().numpy()
     return dict(zip(self.tasks, mean.tolist())), prob, self.mask[rows.flatten()[real].numpy() % len(self.mask)]
+
+@patch
+def train_epoch(self:Trainer,
+    epoch:int=1, # Number of the epoch, for messages
+)->tuple[dict, np.ndarray, np.ndarray]: # As from `end_epoch`
+    "Train on every training window once."
+    return self.end_epoch(self.begin_epoch(), epoch)
 
 @patch
 @torch.no_grad()
@@ -430,6 +444,13 @@ def state(self:Trainer)->dict: # On the CPU
     return dict(zip(('weights','exp_avg','exp_avg_sq','step'), parts)) | dict(rng=torch.get_rng_state(), cuda_rng=cuda, shuffle=self.shuffle.get_state())
 
 @patch
+def weights_of(self:Trainer, state:dict)->dict: # As from the model's `state_dict`
+    "The network's weights in a saved state."
+    named = dict(self.model.named_parameters())
+    parts = state['weights'].clone().split([p.numel() for p in named.values()] + [len(self.tasks)])
+    return {n: o.view(p.shape) for (n,p),o in zip(named.items(), parts)}
+
+@patch
 @torch.no_grad()
 def restore(self:Trainer, state:dict):
     "Go back to a saved state."
@@ -514,6 +535,15 @@ class Recorder:
 
 # %% ../nbs/11_training.ipynb #32e01857
 @patch
+def hold(self:Recorder,
+    epoch:int, # Number of the epoch
+):
+    "Take from the trainer what `record` will write, so that training can go on meanwhile."
+    t = self.trainer
+    gradients = [gradient_row(epoch, t.model)] if epoch == 1 or epoch % 10 == 0 else []
+    self.held = dict(state=t.state(), sigma=[sigma_row(epoch, t.task_weights)], gradients=gradients)
+
+@patch
 def record(self:Recorder,
     epoch:int, # Number of the epoch
     train:tuple, # From `Trainer.train_epoch`
@@ -532,13 +562,13 @@ def record(self:Recorder,
     rest |= {f'chance_{k}': v['span_f1'] for k,v in self.chance['valid'].items()}
     self.log.write('epoch_metrics.csv', [first | dict(epoch_time=seconds) | rest])
     self.log.write('loss_components.csv', [loss_row(epoch, 'train', train_loss), loss_row(epoch, 'val', val_loss)])
-    self.log.write('uncertainty_params.csv', [sigma_row(epoch, t.task_weights)])
+    self.log.write('uncertainty_params.csv', self.held['sigma'])
     train_stats = probability_stats(train_target, train_prob)
     self.log.write('probability_stats.csv', [dict(epoch=epoch, phase='train') | train_stats, dict(epoch=epoch, phase='val') | stats])
     if epoch == 1 or epoch % 5 == 0:
         self.log.write('feature_stats.csv', [r for phase,part in (('train','train'), ('val','valid'))
             for r in feature_rows(epoch, phase, t.x[torch.as_tensor(getattr(self.split, part)).to(t.device)].cpu().numpy(), c.features)])
-    if epoch == 1 or epoch % 10 == 0: self.log.write('gradient_stats.csv', [gradient_row(epoch, t.model)])
+    if self.held['gradients']: self.log.write('gradient_stats.csv', self.held['gradients'])
     self.done,self.trained_s = epoch, self.trained_s + seconds
     self._keep(epoch, first | rest, prob, target)
     return (f"Epoch {epoch}/{c.epochs}: train_loss={totals[0]:.4f}, val_loss={totals[1]:.4f}, "
@@ -552,9 +582,9 @@ def _keep(self:Recorder, epoch, row, prob, target):
         threshold = float(choose_threshold(target, prob))
         self.best = dict(epoch=epoch, monitor=c.monitor, value=row[c.monitor], threshold=threshold,
                          **{k: row[k] for k in ('val_loss','span_f1','pooled_f1','average_precision','separation')})
-        save_checkpoint(self.folder/'best_model.pt', dict(model=self.trainer.model.state_dict(), config=asdict(c), features=list(c.features), epoch=epoch,
+        save_checkpoint(self.folder/'best_model.pt', dict(model=self.trainer.weights_of(self.held['state']), config=asdict(c), features=list(c.features), epoch=epoch,
             threshold=threshold, **{k: self.metadata[k] for k in ('data','versions','git','pos_weight')}))
-    save_checkpoint(self.folder/'last.pt', self.trainer.state() | dict(epoch=epoch, best=self.best, config=asdict(c),
+    save_checkpoint(self.folder/'last.pt', self.held['state'] | dict(epoch=epoch, best=self.best, config=asdict(c),
         sha256=self.metadata['data']['sha256'], chance=clean_json(self.chance), trained_s=self.trained_s))
 
 # %% ../nbs/11_training.ipynb #030ee9c4
@@ -645,11 +675,15 @@ def fit(
         console.line(f"{config.variant} on {run.metadata['device']} to {run.folder}\n{windows_line(run)}\nChance levels of the validation span F1: {levels}")
         try:
             with explained(config, trainer.device): trainer.prepare()
+            ahead,begun = trainer.device.type == 'cuda',None
             for epoch in range(run.done+1, config.epochs+1):
-                began = time.perf_counter()
-                train = trainer.train_epoch(epoch)
+                if begun is None: began,begun = time.perf_counter(),trainer.begin_epoch()
+                train = trainer.end_epoch(begun, epoch)
                 valid = trainer.evaluate(run.split.valid)
-                line = run.record(epoch, train, valid, time.perf_counter()-began)
+                seconds,begun = time.perf_counter()-began,None
+                run.hold(epoch)
+                if ahead and epoch < config.epochs: began,begun = time.perf_counter(),trainer.begin_epoch()   # the GPU trains while the host writes
+                line = run.record(epoch, train, valid, seconds)
                 console.tick()
                 if epoch < config.epochs: console.line(line)
             status = 'finished'

@@ -12,6 +12,7 @@ __all__ = ['RESUME_FREE', 'choose_device', 'load_windows', 'named_features', 'mi
 
 # %% ../nbs/11_training.ipynb #780053ea
 import json, math, os, platform, subprocess, sys, time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime, UTC
@@ -171,8 +172,20 @@ def moving(self:Trainer)->list: # Lists of tensors: weights, both moments of the
     return [weights, *([self.optimizer.state[w][k] for w in weights] for k in ('exp_avg','exp_avg_sq','step'))]
 
 @patch
+@torch.no_grad()
+def answer(self:Trainer,
+    rows:torch.Tensor, # Row numbers of windows, on the device
+    chunk:int=64, # Windows at a time
+)->tuple[torch.Tensor, dict]: # The mean loss of each task, (n_tasks,), and the outputs of each
+    "What the network says of these windows at rest, left on the device."
+    self.model.eval()
+    parts = [self.model(self.x[r]) for r in rows.split(chunk)]
+    out = {t: torch.cat([p[t] for p in parts]) for t in self.tasks}
+    return torch.stack([*self.losses(rows, out).values()]), out
+
+@patch
 def prepare(self:Trainer):
-    "Record the step where that helps; `capture_s` says how long it took."
+    "Record the step, and the answers for the validation windows, where that helps; `capture_s` says how long it took."
     if self.device.type != 'cuda' or self.graph is not None: return
     began,n = time.perf_counter(),self.config.batch_size
     self.inputs = torch.zeros(n, dtype=torch.int64, device=self.device), torch.ones(n, device=self.device)
@@ -181,9 +194,12 @@ def prepare(self:Trainer):
     @torch.no_grad()
     def rewind():
         for o,f in zip(moving, fresh): o.copy_(f)
-    def step(): self.outputs = self.step(*self.inputs)
-    self.model.train()
-    with torch.cuda.device(self.device): self.graph, = record_graphs([step], rewind, self.device)
+    self.valid_rows = torch.as_tensor(self.split.valid).to(self.device)   # kept: the recording reads it where it is
+    def step():
+        self.model.train()
+        self.outputs = self.step(*self.inputs)
+    def answer(): self.answers = self.answer(self.valid_rows)
+    with torch.cuda.device(self.device): self.graph,self.valid_graph = record_graphs([step, answer], rewind, self.device)
     torch.cuda.synchronize(self.device)
     self.capture_s += time.perf_counter() - began
 
@@ -272,16 +288,14 @@ def train_epoch(self:Trainer,
 @torch.no_grad()
 def evaluate(self:Trainer,
     rows:np.ndarray, # Row numbers of the windows
-    chunk:int=64, # Windows at a time
 )->tuple[dict, np.ndarray, dict]: # Mean loss a task, span probabilities (n, W), and all outputs
     "Answer every task, without dropout and without learning."
-    self.model.eval()
-    rows = torch.as_tensor(rows).to(self.device)
-    parts = [self.model(self.x[r]) for r in rows.split(chunk)]
-    out = {t: torch.cat([p[t] for p in parts]) for t in self.tasks}
-    losses = self.losses(rows, out)
-    out = {t: o.cpu() for t,o in out.items()}
-    return {t: l.item() for t,l in losses.items()}, out['span'].sigmoid().numpy(), out
+    recorded = self.graph is not None and rows is self.split.valid
+    if recorded: self.valid_graph.replay()
+    losses,out = self.answers if recorded else self.answer(torch.as_tensor(rows).to(self.device))
+    parts = torch.cat([losses, *(o.flatten() for o in out.values())]).cpu().split([len(losses), *(o.numel() for o in out.values())])
+    out = {t: o.view(out[t].shape) for t,o in zip(out, parts[1:])}
+    return dict(zip(self.tasks, parts[0].tolist())), out['span'].sigmoid().numpy(), out
 
 # %% ../nbs/11_training.ipynb #0c22dd18
 def loss_row(
@@ -517,12 +531,27 @@ class Recorder:
         self.split,self.log,self.started = trainer.split,RunLog(folder),time.perf_counter()
         self.best,self.done,self.trained_s,self.held = None,0,0.,None
         self.spans,self.mask = windows.spans,windows.mask
+        self.features,self.writer,self.writing = {},ThreadPoolExecutor(1),[]
         self.chance = self._chance()
         self.metadata = dict(status='running', config=asdict(config), epochs_done=0, best=None, pos_weight=trainer.pos_weight.item(),
             tasks=list(trainer.tasks), git=git_commit(), versions=versions(), device=device_name(trainer.device),
             data=describe_data(windows, self.split, config), chance=self.chance, started=datetime.now(UTC).isoformat(timespec='seconds'))
 
     def target(self, part): return self.mask[getattr(self.split, part)]
+
+    def feature_rows(self, phase):
+        if phase not in self.features:
+            rows = torch.as_tensor(self.split.train if phase == 'train' else self.split.valid).to(self.trainer.device)
+            self.features[phase] = feature_rows(0, phase, self.trainer.x[rows].cpu().numpy(), self.config.features)
+        return self.features[phase]
+
+    def save(self, name, state):
+        "Write a checkpoint while the loop goes on; `wait` sees to the end of it."
+        self.writing.append(self.writer.submit(save_checkpoint, self.folder/name, state))
+
+    def wait(self):
+        "Wait until every checkpoint is on disk."
+        while self.writing: self.writing.pop(0).result()
 
     def _chance(self):
         "Chance levels of each part, the untrained network's among them."
@@ -551,7 +580,7 @@ def record(self:Recorder,
     seconds:float, # The epoch took
 )->str: # The epoch's line
     "Write an epoch into the tables and keep it if it is the best."
-    t,c = self.trainer,self.config
+    c = self.config
     train_loss,train_prob,train_target = train
     val_loss,prob,_ = valid
     target,totals = self.target('valid'),(sum(train_loss.values()), sum(val_loss.values()))
@@ -565,9 +594,7 @@ def record(self:Recorder,
     self.log.write('uncertainty_params.csv', self.held['sigma'])
     train_stats = probability_stats(train_target, train_prob)
     self.log.write('probability_stats.csv', [dict(epoch=epoch, phase='train') | train_stats, dict(epoch=epoch, phase='val') | stats])
-    if epoch == 1 or epoch % 5 == 0:
-        self.log.write('feature_stats.csv', [r for phase,part in (('train','train'), ('val','valid'))
-            for r in feature_rows(epoch, phase, t.x[torch.as_tensor(getattr(self.split, part)).to(t.device)].cpu().numpy(), c.features)])
+    if epoch == 1 or epoch % 5 == 0: self.log.write('feature_stats.csv', [r | dict(epoch=epoch) for phase in ('train','val') for r in self.feature_rows(phase)])
     if self.held['gradients']: self.log.write('gradient_stats.csv', self.held['gradients'])
     self.done,self.trained_s = epoch, self.trained_s + seconds
     self._keep(epoch, first | rest, prob, target)
@@ -577,14 +604,15 @@ def record(self:Recorder,
 @patch
 def _keep(self:Recorder, epoch, row, prob, target):
     "Save the state, and the model too where the epoch is the best so far."
+    self.wait()
     c,sign = self.config, -1 if self.config.monitor == 'val_loss' else 1
     if self.best is None or sign*row[c.monitor] > sign*self.best['value']:
         threshold = float(choose_threshold(target, prob))
         self.best = dict(epoch=epoch, monitor=c.monitor, value=row[c.monitor], threshold=threshold,
                          **{k: row[k] for k in ('val_loss','span_f1','pooled_f1','average_precision','separation')})
-        save_checkpoint(self.folder/'best_model.pt', dict(model=self.trainer.weights_of(self.held['state']), config=asdict(c), features=list(c.features), epoch=epoch,
+        self.save('best_model.pt', dict(model=self.trainer.weights_of(self.held['state']), config=asdict(c), features=list(c.features), epoch=epoch,
             threshold=threshold, **{k: self.metadata[k] for k in ('data','versions','git','pos_weight')}))
-    save_checkpoint(self.folder/'last.pt', self.held['state'] | dict(epoch=epoch, best=self.best, config=asdict(c),
+    self.save('last.pt', self.held['state'] | dict(epoch=epoch, best=self.best, config=asdict(c),
         sha256=self.metadata['data']['sha256'], chance=clean_json(self.chance), trained_s=self.trained_s))
 
 # %% ../nbs/11_training.ipynb #030ee9c4
@@ -593,6 +621,7 @@ def finish(self:Recorder,
     status:str, # finished, interrupted or failed
 )->list[str]: # What the run found, in sentences; empty without a single epoch
     "Score the best epoch and close the folder."
+    self.wait()
     self.log.rewind(self.done)
     if self.best is None: return self.save_metadata(status=status, ended=datetime.now(UTC).isoformat(timespec='seconds')) or []
     self.trainer.model.load_state_dict(load_checkpoint(self.folder/'best_model.pt', self.trainer.device)['model'])

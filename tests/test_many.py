@@ -30,7 +30,8 @@ def plan(device, epochs=2, **more):
 def numbers(result, epochs): return result.losses[result.losses.epoch <= epochs].drop(columns="phase").to_numpy()
 
 
-@pytest.mark.parametrize("more", [{}, dict(features=("body_pct", "range_z"), tasks=("span",)), dict(variant="stones_only", warmup_bars=10)])
+@pytest.mark.parametrize("more", [{}, dict(features=("body_pct", "range_z"), tasks=("span",), epochs=1), dict(variant="stones_only", warmup_bars=10, epochs=1),
+                                  dict(mirror=True, soft_bars=2, task_weights=(1., .5, 2., 1.), epochs=1)])
 def test_together_as_alone(more):
     configs, windows, splits = plan("cpu", **more)
     together = train_many(ManyTrainer(configs, windows, splits, torch.device("cpu"), "float32"))

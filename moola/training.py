@@ -551,7 +551,8 @@ class Recorder:
 
     def wait(self):
         "Wait until every checkpoint is on disk."
-        while self.writing: self.writing.pop(0).result()
+        for o in self.writing: o.result()
+        self.writing = []
 
     def _chance(self):
         "Chance levels of each part, the untrained network's among them."
@@ -580,6 +581,7 @@ def record(self:Recorder,
     seconds:float, # The epoch took
 )->str: # The epoch's line
     "Write an epoch into the tables and keep it if it is the best."
+    self.wait()   # the tables are never more than one epoch ahead of last.pt
     c = self.config
     train_loss,train_prob,train_target = train
     val_loss,prob,_ = valid
@@ -604,7 +606,6 @@ def record(self:Recorder,
 @patch
 def _keep(self:Recorder, epoch, row, prob, target):
     "Save the state, and the model too where the epoch is the best so far."
-    self.wait()
     c,sign = self.config, -1 if self.config.monitor == 'val_loss' else 1
     if self.best is None or sign*row[c.monitor] > sign*self.best['value']:
         threshold = float(choose_threshold(target, prob))

@@ -98,6 +98,9 @@ def match_spans(
 )->np.ndarray: # (p, 2) int64, pairs of (index into true, index into pred)
     "One-to-one pairs of labelled and predicted spans that overlap by at least `min_iou`."
     overlap = iou(true, pred)
+    if min(overlap.shape) == 1:   # one span on one side: the best overlap
+        i,j = np.unravel_index(overlap.argmax(), overlap.shape)
+        return np.array([(i,j)] if overlap[i,j] >= min_iou else [], np.int64).reshape(-1, 2)
     worth = np.where(overlap >= min_iou, 1 + overlap/(1+min(overlap.shape)), 0)
     i,j = linear_sum_assignment(worth, maximize=True)
     return np.stack([i,j], 1)[worth[i,j] > 0]

@@ -12,6 +12,7 @@ __all__ = ['RESUME_FREE', 'choose_device', 'load_windows', 'named_features', 'mi
 
 # %% ../nbs/11_training.ipynb #780053ea
 import json, math, os, platform, subprocess, sys, time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime, UTC
@@ -171,8 +172,20 @@ def moving(self:Trainer)->list: # Lists of tensors: weights, both moments of the
     return [weights, *([self.optimizer.state[w][k] for w in weights] for k in ('exp_avg','exp_avg_sq','step'))]
 
 @patch
+@torch.no_grad()
+def answer(self:Trainer,
+    rows:torch.Tensor, # Row numbers of windows, on the device
+    chunk:int=64, # Windows at a time
+)->tuple[torch.Tensor, dict]: # The mean loss of each task, (n_tasks,), and the outputs of each
+    "What the network says of these windows at rest, left on the device."
+    self.model.eval()
+    parts = [self.model(self.x[r]) for r in rows.split(chunk)]
+    out = {t: torch.cat([p[t] for p in parts]) for t in self.tasks}
+    return torch.stack([*self.losses(rows, out).values()]), out
+
+@patch
 def prepare(self:Trainer):
-    "Record the step where that helps; `capture_s` says how long it took."
+    "Record the step, and the answers for the validation windows, where that helps; `capture_s` says how long it took."
     if self.device.type != 'cuda' or self.graph is not None: return
     began,n = time.perf_counter(),self.config.batch_size
     self.inputs = torch.zeros(n, dtype=torch.int64, device=self.device), torch.ones(n, device=self.device)
@@ -181,9 +194,12 @@ def prepare(self:Trainer):
     @torch.no_grad()
     def rewind():
         for o,f in zip(moving, fresh): o.copy_(f)
-    def step(): self.outputs = self.step(*self.inputs)
-    self.model.train()
-    with torch.cuda.device(self.device): self.graph, = record_graphs([step], rewind, self.device)
+    self.valid_rows = torch.as_tensor(self.split.valid).to(self.device)   # kept: the recording reads it where it is
+    def step():
+        self.model.train()
+        self.outputs = self.step(*self.inputs)
+    def answer(): self.answers = self.answer(self.valid_rows)
+    with torch.cuda.device(self.device): self.graph,self.valid_graph = record_graphs([step, answer], rewind, self.device)
     torch.cuda.synchronize(self.device)
     self.capture_s += time.perf_counter() - began
 
@@ -235,16 +251,23 @@ def draw_rows(
 
 # %% ../nbs/11_training.ipynb #d001e2d4
 @patch
-def train_epoch(self:Trainer,
-    epoch:int=1, # Number of the epoch, for messages
-)->tuple[dict, np.ndarray, np.ndarray]: # Mean loss a task, span probabilities (n, W) while training, and their targets
-    "Train on every training window once."
+def begin_epoch(self:Trainer)->tuple: # What `end_epoch` takes
+    "Start to train on every training window once; a GPU goes on with it by itself."
     self.model.train()
     rows,weight = draw_rows(self.split.train, len(self.mask), self.config, self.shuffle)
     on_device,w = rows.to(self.device), weight.to(self.device)
     with explained(self.config, self.device):
         self.prepare()
         seen = [self.run_step(r, o) for r,o in zip(on_device, w)]
+    return rows, weight, seen
+
+@patch
+def end_epoch(self:Trainer,
+    begun:tuple, # From `begin_epoch`
+    epoch:int=1, # Number of the epoch, for messages
+)->tuple[dict, np.ndarray, np.ndarray]: # Mean loss a task, span probabilities (n, W) while training, and their targets
+    "Wait for an epoch to end and see what it found."
+    rows,weight,seen = begun
     losses = torch.stack([o[0] for o in seen]).cpu().double()
     if len(bad := (~losses.isfinite()).any(1).nonzero()):
         raise MoolaError(f"the loss is not finite at epoch {epoch}, step {bad[0].item()+1} of {len(losses)}: "
@@ -255,19 +278,24 @@ def train_epoch(self:Trainer,
     return dict(zip(self.tasks, mean.tolist())), prob, self.mask[rows.flatten()[real].numpy() % len(self.mask)]
 
 @patch
+def train_epoch(self:Trainer,
+    epoch:int=1, # Number of the epoch, for messages
+)->tuple[dict, np.ndarray, np.ndarray]: # As from `end_epoch`
+    "Train on every training window once."
+    return self.end_epoch(self.begin_epoch(), epoch)
+
+@patch
 @torch.no_grad()
 def evaluate(self:Trainer,
     rows:np.ndarray, # Row numbers of the windows
-    chunk:int=64, # Windows at a time
 )->tuple[dict, np.ndarray, dict]: # Mean loss a task, span probabilities (n, W), and all outputs
     "Answer every task, without dropout and without learning."
-    self.model.eval()
-    rows = torch.as_tensor(rows).to(self.device)
-    parts = [self.model(self.x[r]) for r in rows.split(chunk)]
-    out = {t: torch.cat([p[t] for p in parts]) for t in self.tasks}
-    losses = self.losses(rows, out)
-    out = {t: o.cpu() for t,o in out.items()}
-    return {t: l.item() for t,l in losses.items()}, out['span'].sigmoid().numpy(), out
+    recorded = self.graph is not None and rows is self.split.valid
+    if recorded: self.valid_graph.replay()
+    losses,out = self.answers if recorded else self.answer(torch.as_tensor(rows).to(self.device))
+    parts = torch.cat([losses, *(o.flatten() for o in out.values())]).cpu().split([len(losses), *(o.numel() for o in out.values())])
+    out = {t: o.view(out[t].shape) for t,o in zip(out, parts[1:])}
+    return dict(zip(self.tasks, parts[0].tolist())), out['span'].sigmoid().numpy(), out
 
 # %% ../nbs/11_training.ipynb #0c22dd18
 def loss_row(
@@ -430,6 +458,13 @@ def state(self:Trainer)->dict: # On the CPU
     return dict(zip(('weights','exp_avg','exp_avg_sq','step'), parts)) | dict(rng=torch.get_rng_state(), cuda_rng=cuda, shuffle=self.shuffle.get_state())
 
 @patch
+def weights_of(self:Trainer, state:dict)->dict: # As from the model's `state_dict`
+    "The network's weights in a saved state."
+    named = dict(self.model.named_parameters())
+    parts = state['weights'].clone().split([p.numel() for p in named.values()] + [len(self.tasks)])
+    return {n: o.view(p.shape) for (n,p),o in zip(named.items(), parts)}
+
+@patch
 @torch.no_grad()
 def restore(self:Trainer, state:dict):
     "Go back to a saved state."
@@ -496,12 +531,28 @@ class Recorder:
         self.split,self.log,self.started = trainer.split,RunLog(folder),time.perf_counter()
         self.best,self.done,self.trained_s,self.held = None,0,0.,None
         self.spans,self.mask = windows.spans,windows.mask
+        self.features,self.writer,self.writing = {},ThreadPoolExecutor(1),[]
         self.chance = self._chance()
         self.metadata = dict(status='running', config=asdict(config), epochs_done=0, best=None, pos_weight=trainer.pos_weight.item(),
             tasks=list(trainer.tasks), git=git_commit(), versions=versions(), device=device_name(trainer.device),
             data=describe_data(windows, self.split, config), chance=self.chance, started=datetime.now(UTC).isoformat(timespec='seconds'))
 
     def target(self, part): return self.mask[getattr(self.split, part)]
+
+    def feature_rows(self, phase):
+        if phase not in self.features:
+            rows = torch.as_tensor(self.split.train if phase == 'train' else self.split.valid).to(self.trainer.device)
+            self.features[phase] = feature_rows(0, phase, self.trainer.x[rows].cpu().numpy(), self.config.features)
+        return self.features[phase]
+
+    def save(self, name, state):
+        "Write a checkpoint while the loop goes on; `wait` sees to the end of it."
+        self.writing.append(self.writer.submit(save_checkpoint, self.folder/name, state))
+
+    def wait(self):
+        "Wait until every checkpoint is on disk."
+        for o in self.writing: o.result()
+        self.writing = []
 
     def _chance(self):
         "Chance levels of each part, the untrained network's among them."
@@ -514,6 +565,15 @@ class Recorder:
 
 # %% ../nbs/11_training.ipynb #32e01857
 @patch
+def hold(self:Recorder,
+    epoch:int, # Number of the epoch
+):
+    "Take from the trainer what `record` will write, so that training can go on meanwhile."
+    t = self.trainer
+    gradients = [gradient_row(epoch, t.model)] if epoch == 1 or epoch % 10 == 0 else []
+    self.held = dict(state=t.state(), sigma=[sigma_row(epoch, t.task_weights)], gradients=gradients)
+
+@patch
 def record(self:Recorder,
     epoch:int, # Number of the epoch
     train:tuple, # From `Trainer.train_epoch`
@@ -521,7 +581,8 @@ def record(self:Recorder,
     seconds:float, # The epoch took
 )->str: # The epoch's line
     "Write an epoch into the tables and keep it if it is the best."
-    t,c = self.trainer,self.config
+    self.wait()   # the tables are never more than one epoch ahead of last.pt
+    c = self.config
     train_loss,train_prob,train_target = train
     val_loss,prob,_ = valid
     target,totals = self.target('valid'),(sum(train_loss.values()), sum(val_loss.values()))
@@ -532,13 +593,11 @@ def record(self:Recorder,
     rest |= {f'chance_{k}': v['span_f1'] for k,v in self.chance['valid'].items()}
     self.log.write('epoch_metrics.csv', [first | dict(epoch_time=seconds) | rest])
     self.log.write('loss_components.csv', [loss_row(epoch, 'train', train_loss), loss_row(epoch, 'val', val_loss)])
-    self.log.write('uncertainty_params.csv', [sigma_row(epoch, t.task_weights)])
+    self.log.write('uncertainty_params.csv', self.held['sigma'])
     train_stats = probability_stats(train_target, train_prob)
     self.log.write('probability_stats.csv', [dict(epoch=epoch, phase='train') | train_stats, dict(epoch=epoch, phase='val') | stats])
-    if epoch == 1 or epoch % 5 == 0:
-        self.log.write('feature_stats.csv', [r for phase,part in (('train','train'), ('val','valid'))
-            for r in feature_rows(epoch, phase, t.x[torch.as_tensor(getattr(self.split, part)).to(t.device)].cpu().numpy(), c.features)])
-    if epoch == 1 or epoch % 10 == 0: self.log.write('gradient_stats.csv', [gradient_row(epoch, t.model)])
+    if epoch == 1 or epoch % 5 == 0: self.log.write('feature_stats.csv', [r | dict(epoch=epoch) for phase in ('train','val') for r in self.feature_rows(phase)])
+    if self.held['gradients']: self.log.write('gradient_stats.csv', self.held['gradients'])
     self.done,self.trained_s = epoch, self.trained_s + seconds
     self._keep(epoch, first | rest, prob, target)
     return (f"Epoch {epoch}/{c.epochs}: train_loss={totals[0]:.4f}, val_loss={totals[1]:.4f}, "
@@ -552,9 +611,9 @@ def _keep(self:Recorder, epoch, row, prob, target):
         threshold = float(choose_threshold(target, prob))
         self.best = dict(epoch=epoch, monitor=c.monitor, value=row[c.monitor], threshold=threshold,
                          **{k: row[k] for k in ('val_loss','span_f1','pooled_f1','average_precision','separation')})
-        save_checkpoint(self.folder/'best_model.pt', dict(model=self.trainer.model.state_dict(), config=asdict(c), features=list(c.features), epoch=epoch,
+        self.save('best_model.pt', dict(model=self.trainer.weights_of(self.held['state']), config=asdict(c), features=list(c.features), epoch=epoch,
             threshold=threshold, **{k: self.metadata[k] for k in ('data','versions','git','pos_weight')}))
-    save_checkpoint(self.folder/'last.pt', self.trainer.state() | dict(epoch=epoch, best=self.best, config=asdict(c),
+    self.save('last.pt', self.held['state'] | dict(epoch=epoch, best=self.best, config=asdict(c),
         sha256=self.metadata['data']['sha256'], chance=clean_json(self.chance), trained_s=self.trained_s))
 
 # %% ../nbs/11_training.ipynb #030ee9c4
@@ -563,6 +622,7 @@ def finish(self:Recorder,
     status:str, # finished, interrupted or failed
 )->list[str]: # What the run found, in sentences; empty without a single epoch
     "Score the best epoch and close the folder."
+    self.wait()
     self.log.rewind(self.done)
     if self.best is None: return self.save_metadata(status=status, ended=datetime.now(UTC).isoformat(timespec='seconds')) or []
     self.trainer.model.load_state_dict(load_checkpoint(self.folder/'best_model.pt', self.trainer.device)['model'])
@@ -645,11 +705,15 @@ def fit(
         console.line(f"{config.variant} on {run.metadata['device']} to {run.folder}\n{windows_line(run)}\nChance levels of the validation span F1: {levels}")
         try:
             with explained(config, trainer.device): trainer.prepare()
+            ahead,begun = trainer.device.type == 'cuda',None
             for epoch in range(run.done+1, config.epochs+1):
-                began = time.perf_counter()
-                train = trainer.train_epoch(epoch)
+                if begun is None: began,begun = time.perf_counter(),trainer.begin_epoch()
+                train = trainer.end_epoch(begun, epoch)
                 valid = trainer.evaluate(run.split.valid)
-                line = run.record(epoch, train, valid, time.perf_counter()-began)
+                seconds,begun = time.perf_counter()-began,None
+                run.hold(epoch)
+                if ahead and epoch < config.epochs: began,begun = time.perf_counter(),trainer.begin_epoch()   # the GPU trains while the host writes
+                line = run.record(epoch, train, valid, seconds)
                 console.tick()
                 if epoch < config.epochs: console.line(line)
             status = 'finished'

@@ -8,7 +8,6 @@ simulated-v1 learns from several labelled sets of simulated windows and is score
 files and is scored on other months and on another instrument (see `real_rule_v1.py`). On a GPU all networks of an experiment are trained at once.
 """
 import argparse
-import json
 import sys
 import time
 from pathlib import Path

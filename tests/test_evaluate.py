@@ -14,8 +14,22 @@ import pytest
 import moola.evaluate as ev
 from moola.commands_evaluate import moola_evaluate
 from moola.errors import MoolaError
-from moola.evaluate import (BASELINES, Evaluation, Readings, compare_evaluations, decide, displacement, evaluate, fit_platt, metric_draws, openings,
-                            plan_folds, read_out, rule_segments, swap_spans)
+from moola.evaluate import (
+    BASELINES,
+    Evaluation,
+    Readings,
+    compare_evaluations,
+    decide,
+    displacement,
+    evaluate,
+    fit_platt,
+    metric_draws,
+    openings,
+    plan_folds,
+    read_out,
+    rule_segments,
+    swap_spans,
+)
 from moola.metrics import Interval, auroc, average_precision, position_prior
 from moola.splits import Split
 from moola.variants import make_config
@@ -370,7 +384,7 @@ def test_help_is_quick():
     began = time.perf_counter()
     out = subprocess.run([sys.executable, "-X", "importtime", "-c", "from moola.commands_evaluate import moola_evaluate; moola_evaluate(['--help'])"], capture_output=True, text=True)
     assert "--open-lockbox" in out.stdout and "--pos-weight" in out.stdout
-    assert not any(f"| {' '*k}{m}\n" in out.stderr for m in ("torch", "pandas", "matplotlib") for k in range(0, 12)), "nothing heavy"
+    assert not any(f"| {' '*k}{m}\n" in out.stderr for m in ("torch", "pandas", "matplotlib") for k in range(12)), "nothing heavy"
     assert time.perf_counter()-began < 5
 
 

@@ -15,10 +15,10 @@ __all__ = ['SHIFT', 'FREE', 'BASELINES', 'SYSTEM_WORDS', 'METRICS', 'CHANCE', 'P
            'compare_evaluations', 'Transfer', 'evaluate_on', 'paired']
 
 # %% ../nbs/16_evaluate.ipynb #a6e741d6
-import base64, hashlib, io, json, os, signal, sys, time
+import base64, hashlib, io, json, signal, time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime, timezone
+from datetime import datetime, UTC
 from functools import partial
 from html import escape
 from pathlib import Path
@@ -780,7 +780,7 @@ def record_opening(
     config:TrainConfig, # What is scored
 )->str: # A sentence
     "Write down that the lock-box is opened, and say how often it has been before."
-    sha256,now = windows.fingerprint,datetime.now(timezone.utc).isoformat(timespec='seconds')
+    sha256,now = windows.fingerprint,datetime.now(UTC).isoformat(timespec='seconds')
     before = openings(path, sha256)
     lines = openings(path) + [dict(opened=now, sha256=sha256, windows=len(windows), evaluation=name, config=asdict(config))]
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -1138,7 +1138,7 @@ def evaluate(
                 words=words, decision=decision, chance=dict(zip(('name','f1'), best_chance(scores))), scores=scores, differences=differences, chosen=systems['model'].chosen)
     if nulls: data['nulls'] = run_nulls(config, windows, plan, results, systems['model'], train, n_resamples)
     if open_lockbox: data['lockbox'] = _open_box(config, windows, plan, train, baselines, root/'lockbox.json', folder.name, n_resamples, network, words)
-    data |= dict(git=git_commit(), versions=versions(), finished=datetime.now(timezone.utc).isoformat(timespec='seconds'), seconds=round(time.perf_counter()-started, 1))
+    data |= dict(git=git_commit(), versions=versions(), finished=datetime.now(UTC).isoformat(timespec='seconds'), seconds=round(time.perf_counter()-started, 1))
     save_folds(folder/'folds.parquet', plan, windows, systems['model'], config.seed)
     data = _plain(data)
     write_atomic(folder/'evaluation.json', lambda f: f.write(json.dumps(data, indent=1, allow_nan=False).encode()))

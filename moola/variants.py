@@ -82,6 +82,8 @@ VARIANTS = {
     'position_encoding': TrainConfig('position_encoding', features=(*STONES,'position_encoding'), pos_weight=13.1),
     'stones_only': TrainConfig('stones_only', tasks=('type','ptr','span'), batch_size=128),
     'baseline_100ep': TrainConfig('baseline_100ep'),
+    'recommended': TrainConfig('recommended', features=(*STONES,'position_encoding',*MOVES), lr=3e-3, pos_weight=4., task_weights=(.3,.3,1.,.1),
+                               mirror=True, input_dropout=.1, head_dropout=.3, epochs=200),
 }
 
 # %% ../nbs/10_variants.ipynb #e56b859d
@@ -135,6 +137,7 @@ CRITERIA = {
                           'exceptional': {'span_f1': .25, 'separation': .12}},
     'stones_only': {'minimum': {'span_f1': .10, 'separation': .05}},
     'baseline_100ep': {},
+    'recommended': {'minimum': {'val_loss_drop': .20, 'span_f1': .25, 'separation': .12}},
 }
 
 def check_criteria(

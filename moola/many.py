@@ -22,12 +22,12 @@ from .lstm import bilstm
 from .metrics import counts_prf
 from .model import Jade
 from .splits import Split
-from .training import Trainer, choose_device, choose_pos_weight, draw_rows, record_graphs, to_tensors
+from .training import Trainer, choose_device, choose_pos_weight, draw_rows, make_model, record_graphs, to_tensors
 from .variants import TrainConfig
 from .windows import Windows
 
 # %% ../nbs/15_many.ipynb #a315fd86
-MUST_AGREE = ('features','tasks','swing_rule','mirror','soft_bars','hidden','layers','epochs','batch_size','warmup_bars','device')
+MUST_AGREE = ('features','tasks','swing_rule','mirror','soft_bars','right_context','hidden','layers','epochs','batch_size','warmup_bars','device')
 
 def check_alike(
     configs:Sequence, # One config a network
@@ -50,7 +50,7 @@ def fresh_model(
     "The network that a run with this config starts from."
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        return Jade(len(config.features), config.tasks, config.hidden, config.layers, config.input_dropout, config.head_dropout)
+        return make_model(config)
 
 class Stacked:
     "The parameters of K networks of one shape."
@@ -245,7 +245,8 @@ class ManyTrainer:
         fixed = [dict(zip(o.tasks, o.task_weights)) or None for o in configs]
         self.log_sigma = torch.stack([TaskWeights(self.tasks, f).log_sigma.detach() for f in fixed]).to(device)
         self.net = StackedAdamW(self.weights.flat, _column(configs, 'lr', device), _column(configs, 'weight_decay', device))
-        self.sigma = StackedAdamW(self.log_sigma, _column(configs, 'sigma_lr', device)*torch.tensor([[f is None] for f in fixed], device=device), torch.zeros(len(configs), 1, device=device))
+        sigma_lr = _column(configs, 'sigma_lr', device) * torch.tensor([[f is None] for f in fixed], device=device)
+        self.sigma = StackedAdamW(self.log_sigma, sigma_lr, torch.zeros(len(configs), 1, device=device))
         self.max_norm = _column(configs, 'max_grad_norm', device) if any(o.max_grad_norm for o in configs) else None
         self.input_dropout,self.head_dropout = (_rate(configs, n, device) for n in ('input_dropout','head_dropout'))
         self.mask = torch.as_tensor(windows.mask)
@@ -402,7 +403,7 @@ def fit_many(
     if precision not in ('bf16','float32'): raise MoolaError(f"precision must be bf16 or float32, not {precision!r}")
     device = choose_device(configs[0].device)
     if device.type == 'cpu': return fit_pool(configs, windows, splits, processes, progress)
-    if configs[0].layers > 1: return fit_pool(configs, windows, splits, 1, progress)
+    if configs[0].layers > 1 or configs[0].right_context >= 0: return fit_pool(configs, windows, splits, 1, progress)
     with torch.random.fork_rng(range(torch.cuda.device_count())), torch.cuda.device(device):
         torch.manual_seed(configs[0].seed)
         return train_many(ManyTrainer(configs, windows, splits, device, precision), progress)

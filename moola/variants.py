@@ -57,6 +57,7 @@ class TrainConfig:
     task_weights:Annotated[tuple[Positive, ...], Numbers]=() # Fixed weight of each task in the order of tasks, comma-separated; empty to learn them
     mirror:bool=False # Train on each window upside down too, at random?
     soft_bars:Annotated[int, Field(ge=0, le=10)]=0 # Bars over which the span target fades at each edge
+    right_context:Annotated[int, Field(ge=-1)]=-1 # Bars after a bar that its probability may depend on; -1 for the whole window
     warmup_bars:Annotated[int, Field(ge=0, lt=105)]=0 # First bars of each window that no per-bar loss counts
     monitor:Literal['average_precision','span_f1','val_loss']='average_precision' # What picks the best epoch, on the validation windows
     min_length:Count=2 # Shortest span, in bars, that decoding returns
@@ -75,6 +76,7 @@ class TrainConfig:
         for k in ('features','tasks'):
             if len(set(getattr(self,k))) < len(getattr(self,k)): raise ValueError(f"{k} names something twice")
         if self.task_weights and len(self.task_weights) != len(self.tasks): raise ValueError("task_weights needs one number for each of tasks")
+        if self.layers > 1 and self.right_context >= 0: raise ValueError("right_context works with one layer only")
         if self.resume and self.overwrite: raise ValueError("resume continues a run and overwrite replaces it: choose one")
 
 # %% ../nbs/10_variants.ipynb #9c793d56

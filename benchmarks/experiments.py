@@ -21,7 +21,7 @@ from moola.evaluate import calibrate, fit_platt, join_windows
 from moola.many import fit_many
 from moola.metrics import all_cuts, average_precision, best_cut, hit_rate, pooled_prf, position_prior, window_counts
 from moola.splits import Split, split_windows
-from moola.training import named_features
+from moola.training import mirrored, named_features
 from moola.variants import MOVES, STONES, make_config
 from moola.windows import simulate_windows
 
@@ -50,6 +50,11 @@ EXPERIMENTS |= {name: (END, change) for name, change in {
     "no displacement": dict(features=(*STONES, "position_encoding")), "no mirror": dict(mirror=False),
     "lr 6e-3": dict(lr=6e-3), "batch 16": dict(batch_size=16), "400 epochs": dict(epochs=400), "100 epochs": dict(epochs=100),
     "hidden 64": dict(hidden=64), "hidden 128": dict(hidden=128), "weight decay .3": dict(weight_decay=.3), "best epoch by val_loss": dict(monitor="val_loss"),
+    "spliced 3": dict(spliced=3, epochs=50), "spliced 7": dict(spliced=7, epochs=25), "spliced 7, 50 epochs": dict(spliced=7, epochs=50),
+    "spliced 15": dict(spliced=15, epochs=13), "read both ways up": dict(both_ways=True),
+    "moved 7": dict(spliced=7, moved=True, epochs=25), "moved 15": dict(spliced=15, moved=True, epochs=25), "spliced 15, 25 epochs": dict(spliced=15, epochs=25),
+    "spliced 15, hidden 128": dict(spliced=15, epochs=25, hidden=128), "spliced 31": dict(spliced=31, epochs=13),
+    "right context 0": dict(right_context=0), "right context 3": dict(right_context=3), "right context 10": dict(right_context=10),
 }.items()}
 
 
@@ -74,6 +79,80 @@ def join_sets(parts):
     return join_windows(parts), splits
 
 
+def splice(windows, rows, copies, seed):
+    "Copies of some windows in which bars well before or after the labelled ones are those of others of these windows, moved to fit in price and range."
+    rng, own = np.random.default_rng(seed), windows[np.tile(rows, copies)]
+    sources, w = windows[rows], windows.ohlc.shape[1]
+    size = (sources.ohlc[..., 1] - sources.ohlc[..., 2]).mean(1)
+    first = np.array([s[:, 0].min() if len(s) else w for s in sources.spans])
+    last = np.array([s[:, 1].max() if len(s) else 0 for s in sources.spans])
+    ohlc = own.ohlc.copy()
+    for i, p in enumerate(ohlc):
+        me = i % len(rows)
+        if first[me] > 30 and rng.random() < .7:
+            cut = rng.integers(5, first[me]-24)
+            j = rng.choice(np.flatnonzero(first >= cut))
+            p[:cut] = (sources.ohlc[j, :cut] - sources.ohlc[j, cut-1, 3])*size[me]/size[j] + p[cut, 0]
+        if last[me] < w-10 and rng.random() < .7:
+            cut = rng.integers(last[me]+3, w-5)
+            j = rng.choice(np.flatnonzero(last <= cut))
+            p[cut:] = (sources.ohlc[j, cut:] - sources.ohlc[j, cut, 0])*size[me]/size[j] + p[cut-1, 3]
+    own.ohlc = ohlc
+    return own
+
+
+def stretch(windows, free, length, rng):
+    "Bars of some window in which nothing is labelled: (length, 4), and the mean range of that window."
+    fits = np.flatnonzero((free[..., 1] - free[..., 0]).max(1) >= length)
+    j = rng.choice(fits)
+    side = rng.choice(np.flatnonzero(free[j, :, 1] - free[j, :, 0] >= length))
+    a = rng.integers(free[j, side, 0], free[j, side, 1]-length+1)
+    return windows.ohlc[j, a:a+length], (windows.ohlc[j, :, 1] - windows.ohlc[j, :, 2]).mean()
+
+
+def move(windows, rows, copies, seed):
+    "Copies in which the labelled bars, with those near them, stand somewhere else among bars of others of these windows."
+    rng, own = np.random.default_rng(seed), windows[np.tile(rows, copies)]
+    sources, w = windows[rows], windows.ohlc.shape[1]
+    size = (sources.ohlc[..., 1] - sources.ohlc[..., 2]).mean(1)
+    edge = np.array([[s[:, 0].min(), s[:, 1].max()] if len(s) else [w, w] for s in sources.spans])
+    free = np.stack([np.stack([np.zeros(len(rows), int), edge[:, 0]], 1), np.stack([edge[:, 1], np.full(len(rows), w)], 1)], 1)
+    ohlc, rows_out = own.ohlc.copy(), own.rows.copy()
+    start, end = rows_out.expansion_start.to_numpy().copy(), rows_out.expansion_end.to_numpy().copy()
+    for i, p in enumerate(ohlc):
+        a, b = edge[i % len(rows)]
+        if a == w or rng.random() < .2: continue
+        lo, hi = max(0, a-int(rng.integers(20, 40))), min(w, b+int(rng.integers(3, 20)))
+        first = int(np.clip(rng.integers(18, 86), a-lo+1, w-1-(hi-a)))  # the new place of the first labelled bar
+        core = p[lo:hi].copy()
+        left, right = first-(a-lo), w-first-(hi-a)
+        if left > 80 or right > 80: continue
+        new = [core]
+        if left > 0:
+            o, r = stretch(sources, free, left, rng)
+            new.insert(0, (o-o[-1, 3])*size[i % len(rows)]/r + core[0, 0])
+        if right > 0:
+            o, r = stretch(sources, free, right, rng)
+            new.append((o-o[0, 0])*size[i % len(rows)]/r + core[-1, 3])
+        p[:] = np.concatenate(new)
+        mine = own.window == i
+        start[mine] += first-a
+        end[mine] += first-a
+    rows_out["expansion_start"], rows_out["expansion_end"] = start, end
+    own.ohlc, own.rows = ohlc, rows_out
+    return own
+
+
+def add_spliced(windows, splits, copies, how=splice):
+    "The windows with spliced copies of each set's training windows, and the splits that train on them too."
+    parts, out, n = [windows], [], len(windows)
+    for i, s in enumerate(splits):
+        parts.append(how(windows, s.train, copies, i))
+        out.append(Split(np.concatenate([s.train, np.arange(n, n+len(parts[-1]))]), s.valid, s.test, s.purged, s.by_time))
+        n += len(parts[-1])
+    return join_windows(parts), out
+
+
 def real_sets():
     "The labelled windows of real-rule-v1: to learn from, and by name to score."
     from real_rule_v1 import BARS, TESTS, TRAIN, load
@@ -83,8 +162,8 @@ def real_sets():
 
 @torch.no_grad()
 def predict(model, x, chunk=512):
-    "Span logits of windows whose features are on the model's device."
-    return torch.cat([model(o)["span"] for o in x.split(chunk)]).float().cpu().numpy()
+    "Span logits of windows, the mean over the ways in which they are read: from features (windows, ways, W, n) on the model's device."
+    return torch.cat([model(o.flatten(0, 1))["span"].unflatten(0, o.shape[:2]).mean(1) for o in x.split(chunk)]).float().cpu().numpy()
 
 
 def read_out(valid_logits, test_logits, valid_mask, lengths):
@@ -116,12 +195,17 @@ def score(target, spans, prob, raw, cut):
 def run(name, overrides, data, seeds, device):
     "Train an experiment's networks and score them: test set -> way of reading -> one entry a network."
     windows, splits, tests = data
+    overrides = dict(overrides)
+    both_ways, copies, how = overrides.pop("both_ways", False), overrides.pop("spliced", 0), move if overrides.pop("moved", False) else splice
+    fit_on = add_spliced(windows, splits, copies, how) if copies else (windows, splits)
     configs = [make_config("position_encoding", **(dict(seed=s, device=str(device)) | overrides)) for _ in splits for s in range(seeds)]
     began = time.perf_counter()
-    fitted = fit_many(configs, windows, [s for s in splits for _ in range(seeds)], progress=False)
+    fitted = fit_many(configs, fit_on[0], [s for s in fit_on[1] for _ in range(seeds)], progress=False)
     trained = time.perf_counter() - began
     c, mask, spans = configs[0], windows.mask, windows.spans
-    def features(w): return torch.as_tensor(named_features(w.ohlc, c.features, c.swing_rule)).to(device)
+    def features(w):
+        sides = [w.ohlc, mirrored(w.ohlc)] if both_ways else [w.ohlc]
+        return torch.stack([torch.as_tensor(named_features(o, c.features, c.swing_rule)) for o in sides], 1).to(device)
     x, out = features(windows), {}
     for where, test in tests.items():
         x_test, target, true_spans = features(test), test.mask, test.spans

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from tqdm.auto import tqdm
+from .augment import training_pool
 from .errors import MoolaError
 from .losses import TaskWeights, task_losses
 from .lstm import bilstm
@@ -27,7 +28,7 @@ from .variants import TrainConfig
 from .windows import Windows
 
 # %% ../nbs/15_many.ipynb #a315fd86
-MUST_AGREE = ('features','tasks','swing_rule','mirror','soft_bars','right_context','hidden','layers','epochs','batch_size','warmup_bars','device')
+MUST_AGREE = ('features','tasks','swing_rule','mirror','pastes','soft_bars','right_context','hidden','layers','epochs','batch_size','warmup_bars','device')
 
 def check_alike(
     configs:Sequence, # One config a network
@@ -239,7 +240,8 @@ class ManyTrainer:
     ):
         c = self.config = configs[0]
         self.configs,self.splits,self.device,self.precision = configs,splits,device,precision
-        self.x,self.targets = to_tensors(windows, c, device)
+        pool,self.tables = training_pool(windows, splits, c)
+        self.x,self.targets = to_tensors(pool, c, device)
         models = [fresh_model(o) for o in configs]
         self.tasks,self.weights = models[0].tasks,Stacked(models, device)
         fixed = [dict(zip(o.tasks, o.task_weights)) or None for o in configs]
@@ -249,7 +251,7 @@ class ManyTrainer:
         self.sigma = StackedAdamW(self.log_sigma, sigma_lr, torch.zeros(len(configs), 1, device=device))
         self.max_norm = _column(configs, 'max_grad_norm', device) if any(o.max_grad_norm for o in configs) else None
         self.input_dropout,self.head_dropout = (_rate(configs, n, device) for n in ('input_dropout','head_dropout'))
-        self.mask = torch.as_tensor(windows.mask)
+        self.mask = torch.as_tensor(pool.mask)
         self.pos_weight = torch.tensor([choose_pos_weight(o, windows.mask[s.train]) for o,s in zip(configs, splits)], dtype=torch.float32, device=device)
         self.bar_weight = (torch.arange(self.x.shape[1], device=device) >= c.warmup_bars).float()
         self.plan()
@@ -264,7 +266,7 @@ class ManyTrainer:
         for i,(o,s) in enumerate(zip(self.configs, self.splits)):
             shuffle = torch.Generator().manual_seed(o.seed)
             for e in range(c.epochs):
-                drawn,used = draw_rows(s.train, len(self.mask), o, shuffle)
+                drawn,used = draw_rows(self.tables[i], len(self.mask), o, shuffle)
                 rows[e,:len(used),i],weight[e,:len(used),i] = drawn,used
             valid[i,:len(s.valid)],valid_weight[i,:len(s.valid)] = torch.as_tensor(s.valid),1
         zeros = lambda *shape, dtype=torch.float32: torch.zeros(*shape, dtype=dtype, device=self.device)

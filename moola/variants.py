@@ -56,6 +56,7 @@ class TrainConfig:
     sigma_lr:Positive=.01 # Learning rate of the task weights
     task_weights:Annotated[tuple[Positive, ...], Numbers]=() # Fixed weight of each task in the order of tasks, comma-separated; empty to learn them
     mirror:bool=False # Train on each window upside down too, at random?
+    pastes:Annotated[int, Field(ge=0)]=0 # Copies of each training window with its labelled bars pasted elsewhere, to draw from
     soft_bars:Annotated[int, Field(ge=0, le=10)]=0 # Bars over which the span target fades at each edge
     right_context:Annotated[int, Field(ge=-1)]=-1 # Bars after a bar that its probability may depend on; -1 for the whole window
     warmup_bars:Annotated[int, Field(ge=0, lt=105)]=0 # First bars of each window that no per-bar loss counts
@@ -85,7 +86,7 @@ VARIANTS = {
     'stones_only': TrainConfig('stones_only', tasks=('type','ptr','span'), batch_size=128),
     'baseline_100ep': TrainConfig('baseline_100ep'),
     'recommended': TrainConfig('recommended', features=(*STONES,'position_encoding',*MOVES), lr=3e-3, pos_weight=4., task_weights=(.3,.3,1.,.1),
-                               mirror=True, input_dropout=.1, head_dropout=.3, epochs=200),
+                               mirror=True, pastes=15, input_dropout=.1, head_dropout=.3, epochs=200),
 }
 
 # %% ../nbs/10_variants.ipynb #e56b859d

@@ -2,12 +2,13 @@
 
     python benchmarks/experiments.py --out FOLDER [NAME ...]                train and score; without names, all experiments
     python benchmarks/experiments.py --bench real-rule-v1 --out FOLDER      the same on real bars, labelled by the hindsight rule
-    python benchmarks/experiments.py --table FOLDER                         the table with intervals, in Markdown
+    python benchmarks/experiments.py --table FOLDER --save FILE             the table with intervals, in Markdown and as JSON
 
 simulated-v1 learns from several labelled sets of simulated windows and is scored on two thousand others. real-rule-v1 learns from the bars of three
 files and is scored on other months and on another instrument (see `real_rule_v1.py`). On a GPU all networks of an experiment are trained at once.
 """
 import argparse
+import json
 import sys
 import time
 from pathlib import Path
@@ -30,7 +31,7 @@ FIRST_SET = 101  # data seed of the first labelled set
 READ = dict(bars="bar by bar", segments="segment posterior", mean="seeds averaged", mean_segments="seeds averaged, segment posterior")
 ALL = (*STONES, "position_encoding", *MOVES)
 
-# name: (what it starts from, what it changes). The first ones are a chain, the others are alternatives to its end.
+# name: (what it starts from, what it changes). The first ones are a chain that ends at `recommended`; the others branch off before its last step.
 EXPERIMENTS = {
     "guide": (None, {}),
     "displacement features": ("guide", dict(features=ALL)),
@@ -40,9 +41,10 @@ EXPERIMENTS = {
     "less dropout": ("mirror", dict(input_dropout=.1, head_dropout=.3)),
     "200 epochs": ("less dropout", dict(epochs=200)),
     "pos_weight 4": ("200 epochs", dict(pos_weight=4.)),
+    "pasted labels": ("pos_weight 4", dict(pastes=15)),
 }
-END = "pos_weight 4"
-EXPERIMENTS |= {name: (END, change) for name, change in {
+END, BRANCH = "pasted labels", "pos_weight 4"
+EXPERIMENTS |= {name: (BRANCH, change) for name, change in {
     "pos_weight 1": dict(pos_weight=1.), "pos_weight 8": dict(pos_weight=8.), "learned task weights": dict(task_weights=()),
     "span task alone": dict(tasks=("span",), task_weights=()), "heavier pointer and countdown": dict(task_weights=(.1, 3., 1., 1.)),
     "soft edges 1": dict(soft_bars=1), "soft edges 2": dict(soft_bars=2), "swings strict": dict(swing_rule="strict"), "swings close": dict(swing_rule="close"),
@@ -52,8 +54,7 @@ EXPERIMENTS |= {name: (END, change) for name, change in {
     "hidden 64": dict(hidden=64), "hidden 128": dict(hidden=128), "weight decay .3": dict(weight_decay=.3), "best epoch by val_loss": dict(monitor="val_loss"),
     "spliced 3": dict(spliced=3, epochs=50), "spliced 7": dict(spliced=7, epochs=25), "spliced 7, 50 epochs": dict(spliced=7, epochs=50),
     "spliced 15": dict(spliced=15, epochs=13), "read both ways up": dict(both_ways=True),
-    "moved 7": dict(spliced=7, moved=True, epochs=25), "moved 15": dict(spliced=15, moved=True, epochs=25), "spliced 15, 25 epochs": dict(spliced=15, epochs=25),
-    "spliced 15, hidden 128": dict(spliced=15, epochs=25, hidden=128), "spliced 31": dict(spliced=31, epochs=13),
+    "spliced 15, 25 epochs": dict(spliced=15, epochs=25), "spliced 15, hidden 128": dict(spliced=15, epochs=25, hidden=128),
     "right context 0": dict(right_context=0), "right context 3": dict(right_context=3), "right context 10": dict(right_context=10),
 }.items()}
 
@@ -101,53 +102,11 @@ def splice(windows, rows, copies, seed):
     return own
 
 
-def stretch(windows, free, length, rng):
-    "Bars of some window in which nothing is labelled: (length, 4), and the mean range of that window."
-    fits = np.flatnonzero((free[..., 1] - free[..., 0]).max(1) >= length)
-    j = rng.choice(fits)
-    side = rng.choice(np.flatnonzero(free[j, :, 1] - free[j, :, 0] >= length))
-    a = rng.integers(free[j, side, 0], free[j, side, 1]-length+1)
-    return windows.ohlc[j, a:a+length], (windows.ohlc[j, :, 1] - windows.ohlc[j, :, 2]).mean()
-
-
-def move(windows, rows, copies, seed):
-    "Copies in which the labelled bars, with those near them, stand somewhere else among bars of others of these windows."
-    rng, own = np.random.default_rng(seed), windows[np.tile(rows, copies)]
-    sources, w = windows[rows], windows.ohlc.shape[1]
-    size = (sources.ohlc[..., 1] - sources.ohlc[..., 2]).mean(1)
-    edge = np.array([[s[:, 0].min(), s[:, 1].max()] if len(s) else [w, w] for s in sources.spans])
-    free = np.stack([np.stack([np.zeros(len(rows), int), edge[:, 0]], 1), np.stack([edge[:, 1], np.full(len(rows), w)], 1)], 1)
-    ohlc, rows_out = own.ohlc.copy(), own.rows.copy()
-    start, end = rows_out.expansion_start.to_numpy().copy(), rows_out.expansion_end.to_numpy().copy()
-    for i, p in enumerate(ohlc):
-        a, b = edge[i % len(rows)]
-        if a == w or rng.random() < .2: continue
-        lo, hi = max(0, a-int(rng.integers(20, 40))), min(w, b+int(rng.integers(3, 20)))
-        first = int(np.clip(rng.integers(18, 86), a-lo+1, w-1-(hi-a)))  # the new place of the first labelled bar
-        core = p[lo:hi].copy()
-        left, right = first-(a-lo), w-first-(hi-a)
-        if left > 80 or right > 80: continue
-        new = [core]
-        if left > 0:
-            o, r = stretch(sources, free, left, rng)
-            new.insert(0, (o-o[-1, 3])*size[i % len(rows)]/r + core[0, 0])
-        if right > 0:
-            o, r = stretch(sources, free, right, rng)
-            new.append((o-o[0, 0])*size[i % len(rows)]/r + core[-1, 3])
-        p[:] = np.concatenate(new)
-        mine = own.window == i
-        start[mine] += first-a
-        end[mine] += first-a
-    rows_out["expansion_start"], rows_out["expansion_end"] = start, end
-    own.ohlc, own.rows = ohlc, rows_out
-    return own
-
-
-def add_spliced(windows, splits, copies, how=splice):
+def add_spliced(windows, splits, copies):
     "The windows with spliced copies of each set's training windows, and the splits that train on them too."
     parts, out, n = [windows], [], len(windows)
     for i, s in enumerate(splits):
-        parts.append(how(windows, s.train, copies, i))
+        parts.append(splice(windows, s.train, copies, i))
         out.append(Split(np.concatenate([s.train, np.arange(n, n+len(parts[-1]))]), s.valid, s.test, s.purged, s.by_time))
         n += len(parts[-1])
     return join_windows(parts), out
@@ -196,8 +155,8 @@ def run(name, overrides, data, seeds, device):
     "Train an experiment's networks and score them: test set -> way of reading -> one entry a network."
     windows, splits, tests = data
     overrides = dict(overrides)
-    both_ways, copies, how = overrides.pop("both_ways", False), overrides.pop("spliced", 0), move if overrides.pop("moved", False) else splice
-    fit_on = add_spliced(windows, splits, copies, how) if copies else (windows, splits)
+    both_ways, copies = overrides.pop("both_ways", False), overrides.pop("spliced", 0)
+    fit_on = add_spliced(windows, splits, copies) if copies else (windows, splits)
     configs = [make_config("position_encoding", **(dict(seed=s, device=str(device)) | overrides)) for _ in splits for s in range(seeds)]
     began = time.perf_counter()
     fitted = fit_many(configs, fit_on[0], [s for s in fit_on[1] for _ in range(seeds)], progress=False)
@@ -251,31 +210,62 @@ def difference(a, b, sets, draws=4000, seed=0):
     return value, *np.quantile(drawn, (.025, .975))
 
 
+def difference_of_means(a, b, sets, draws=4000, seed=0):
+    "Mean difference of a number a network with its 95 % interval, over labelled sets and networks: each (networks,)."
+    rng, d = np.random.default_rng(seed), (a-b).reshape(sets, -1)
+    i, j = rng.integers(0, sets, (draws, sets, 1)), rng.integers(0, d.shape[1], (draws, sets, d.shape[1]))
+    return float(d.mean()), *map(float, np.quantile(d[i, j].mean((1, 2)), (.025, .975)))
+
+
 def slug(name): return "".join(ch if ch.isalnum() else "_" for ch in name)
 
 
-def show(folder):
-    "The table of all experiments in a folder, in Markdown."
-    files = {f.stem: dict(np.load(f)) for f in sorted(folder.glob("*.npz"))}
-    wheres = sorted({k.split("|")[0] for d in files.values() for k in d if "|" in k})
-    for where in wheres:
-        print(f"\n### {where}\n\n| experiment | against | pooled bar F1 | difference | 95 % interval | kept | F1 at 0.5 | AP | hit@±3 | ECE |\n|" + " --- |"*10)
-        def row(name, against, d, base, kind="bars", base_kind="bars"):
-            sets = int(d["sets"])
-            a, b = d[f"{where}|{kind}|counts"].astype(float), None if base is None else base[f"{where}|{base_kind}|counts"].astype(float)
-            gain = ["", "", ""]
-            if b is not None and len(a) == len(b):
-                v, lo, hi = difference(a, b, sets)
-                gain = [f"{v:+.3f}", f"[{lo:+.3f}, {hi:+.3f}]", "yes" if lo > 0 else "worse" if hi < 0 else "no"]
-            more = [f"{d[f'{where}|{kind}|{k}'].mean():.3f}" for k in ("half", "ap", "hit_3", "ece")]
-            print("| " + " | ".join([name, against, f"{pooled(a).mean():.3f}", *gain, *more]) + " |", flush=True)
-        for name, (parent, _) in EXPERIMENTS.items():
-            if (d := files.get(slug(name))) is not None: row(name, parent or "", d, files.get(slug(parent)) if parent else None)
-        if (d := files.get(slug(END))) is not None:
-            row(READ["segments"], END, d, d, "segments")
-            for k in ("mean", "mean_segments"):
-                per = len(d[f"{where}|bars|counts"]) // len(d[f"{where}|{k}|counts"])
-                row(READ[k], END, {**d, f"{where}|{k}|counts": np.repeat(d[f"{where}|{k}|counts"], per, 0)}, d, k)
+class Results:
+    "The scores that `--out` left in a folder, and how experiments compare."
+    def __init__(self, folder):
+        self.files = {f.stem: dict(np.load(f)) for f in sorted(folder.glob("*.npz"))}
+        self.wheres = sorted({k.split("|")[0] for d in self.files.values() for k in d if "|" in k})
+
+    def counts(self, where, name, kind="bars"):
+        "Counts of each network and window, (networks, windows, 3); None where it wasn't run."
+        d = self.files.get(slug(name))
+        return None if d is None else d[f"{where}|{kind}|counts"].astype(float)
+
+    def row(self, where, name, against=None, kind="bars", base_kind="bars"):
+        "One experiment and what it gains, as a dictionary."
+        d, a, b = self.files[slug(name)], self.counts(where, name, kind), None if against is None else self.counts(where, against, base_kind)
+        out = dict(where=where, experiment=name, reading=READ[kind], against=against, against_reading=READ[base_kind] if against else None,
+                   networks=len(a), windows=a.shape[1], f1=float(pooled(a).mean()))
+        if b is not None:
+            n = max(len(a), len(b))
+            v, lo, hi = difference(np.repeat(a, n//len(a), 0), np.repeat(b, n//len(b), 0), int(d["sets"]))
+            out |= dict(difference=v, low=lo, high=hi, verdict="better" if lo > 0 else "worse" if hi < 0 else "no difference")
+            half = [np.repeat(o, n//len(o)) for o in (d[f"{where}|{kind}|half"], self.files[slug(against)][f"{where}|{base_kind}|half"])]
+            out |= dict(zip(("half_difference", "half_low", "half_high"), difference_of_means(*half, int(d["sets"]))))
+        return out | {k: float(d[f"{where}|{kind}|{k}"].mean()) for k in ("half", "ap", "hit_3", "ece", "log_loss")}
+
+    def rows(self):
+        "Every experiment against what it starts from; then the ways of reading the last one; then the last one against the first."
+        for where in self.wheres:
+            for name, (parent, _) in EXPERIMENTS.items():
+                if slug(name) in self.files: yield self.row(where, name, parent if parent and slug(parent) in self.files else None)
+            if not {slug(END), slug("guide")} <= set(self.files): continue
+            for kind in ("segments", "mean", "mean_segments"): yield self.row(where, END, END, kind)
+            for kind in READ: yield self.row(where, END, "guide", kind, "mean" if kind.startswith("mean") else "bars")
+
+
+def show(folder, save):
+    "The table of all experiments in a folder, in Markdown; `save` gets the rows as JSON."
+    rows = list(Results(folder).rows())
+    columns = dict(experiment="experiment", reading="read", against="against", f1="pooled bar F1", difference="difference", low="from", high="to", verdict="verdict",
+                   half="F1 at 0.5", ap="average precision", hit_3="hit@±3", ece="ECE")
+    for where in dict.fromkeys(r["where"] for r in rows):
+        print(f"\n### {where}\n\n| " + " | ".join(columns.values()) + " |\n|" + " --- |"*len(columns))
+        for r in rows:
+            if r["where"] != where: continue
+            cells = [r.get(k) for k in columns]
+            print("| " + " | ".join("" if c is None else f"{c:.3f}" if isinstance(c, float) else str(c) for c in cells) + " |")
+    if save: save.write_text(json.dumps(rows, indent=1) + "\n")
 
 
 def main():
@@ -285,9 +275,10 @@ def main():
     p.add_argument("--epochs", type=int, help="of every experiment; default: its own")
     p.add_argument("--out", type=Path)
     p.add_argument("--table", type=Path)
+    p.add_argument("--save", type=Path, help="write the table's rows to this file, as JSON")
     p.add_argument("names", nargs="*")
     o = p.parse_args()
-    if o.table: return show(o.table)
+    if o.table: return show(o.table, o.save)
     if unknown := [n for n in o.names if n not in EXPERIMENTS]: sys.exit(f"unknown experiment {unknown[0]!r}: choose from {', '.join(EXPERIMENTS)}")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     data = real_sets() if o.bench == "real-rule-v1" else simulated_sets(o.labels, o.sets)
@@ -295,10 +286,12 @@ def main():
     print(f"{o.bench}: {len(splits)} labelled sets, {len(windows)} windows in all, {o.seeds} seeds; {machine('torch')}"
           + (f", {torch.cuda.get_device_name()}" if device.type == "cuda" else ""))
     for where, t in tests.items():
-        print(f"{where}: {len(t)} windows; marking every bar {pooled_prf(t.mask, np.ones(t.mask.shape), .5).f1:.3f}, position prior {prior_score(windows, splits, t.mask):.3f}")
+        every = pooled_prf(t.mask, np.ones(t.mask.shape), .5).f1
+        print(f"{where}: {len(t)} windows; marking every bar {every:.3f}, position prior {prior_score(windows, splits, t.mask):.3f}")
     for name in o.names or EXPERIMENTS:
         out, trained = run(name, overrides_of(name) | ({"epochs": o.epochs} if o.epochs else {}), data, o.seeds, device)
-        scores = "  ".join(f"{where}: " + " ".join(f"{np.mean([pooled(r['counts']) for r in rows]):.3f}" for rows in found.values()) for where, found in out.items())
+        mean = {where: [np.mean([pooled(r["counts"]) for r in rows]) for rows in found.values()] for where, found in out.items()}
+        scores = "  ".join(f"{where}: " + " ".join(f"{v:.3f}" for v in values) for where, values in mean.items())
         print(f"{name:32} {scores}  {trained:.1f} s", flush=True)
         if o.out:
             o.out.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 from .commands import Parser
 from .errors import MoolaError
 
-# %% ../nbs/20_predict_command.ipynb #3abfabb8
+# %% ../nbs/20_predict_command.ipynb #21efcb35
 OPTIONS = dict(output=(str, '', 'FOLDER', 'Folder for the results; empty for predictions/<name of the bars file>'),
                device=(str, 'auto', 'NAME', 'cpu, cuda, cuda:1, ..., or auto for cuda where there is one'),
                threshold=(float, None, 'P', "A bar is marked at or above it; default: the runs' own, chosen on validation windows"),
@@ -70,5 +70,6 @@ def _predict(run, bars, output, device, overwrite, quiet, threshold, min_length,
     found = scan(table, detector, threshold, min_length, max_gap, progress=not quiet, check=False, name=Path(bars).name, **options)
     found.save(folder, data=str(bars))
     print(found)
-    if len(found.spans): print(f"\nThe best of them:\n{found.spans.nlargest(5, 'score').drop(columns=['start','end']).to_string(index=False)}")
+    best = found.spans.nlargest(5, 'score').drop(columns=['start','end'])
+    if len(best): print(f"\nThe best of them:\n{best.to_string(index=False)}")
     print(f"\nThe results: {', '.join(str(folder/f) for f in FILES)}")

@@ -196,7 +196,8 @@ def fill_windows(ohlc, # Bars, (N, 4) float64, contiguous and finite
     if not isinstance(ohlc, np.ndarray) or ohlc.dtype != np.float64 or ohlc.ndim != 2 or ohlc.shape[1] != 4 or not ohlc.flags.c_contiguous:
         raise MoolaError('ohlc must be a contiguous float64 array of shape (N, 4)')
     starts = np.ascontiguousarray(starts, np.int64)
-    if len(starts) and not 0 <= starts.min() <= starts.max() <= len(ohlc) - W: raise MoolaError(f'starts must lie from 0 to {len(ohlc) - W}, for {len(ohlc)} bars')
+    if len(starts) and not 0 <= starts.min() <= starts.max() <= len(ohlc) - W:
+        raise MoolaError(f'starts must lie from 0 to {len(ohlc) - W}, for {len(ohlc)} bars')
     if out.ndim != 3 or out.shape[2] not in wide: raise MoolaError(f'out has shape {out.shape}: its last axis must be {", ".join(map(str, wide))} wide')
     _check_out(out, (len(starts), W, out.shape[2]))
     if threads == 1: _fill_part(ohlc, starts, rule, out)

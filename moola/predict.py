@@ -21,7 +21,7 @@ from torch import nn, Tensor
 from .errors import MoolaError
 from .model import Jade
 
-# %% ../nbs/19_predict.ipynb #fbd72d33
+# %% ../nbs/19_predict.ipynb #fe0c0006
 def pick_device(
     name:str='auto', # cpu, cuda, cuda:1, ..., or auto for cuda where there is one
 )->torch.device:
@@ -31,7 +31,8 @@ def pick_device(
     except RuntimeError: device = None
     if device is None or device.type not in ('cpu','cuda'): raise MoolaError(f"unknown device {name!r}: choose auto, cpu, cuda or cuda:1")
     if device.type == 'cuda' and (device.index or 0) >= torch.cuda.device_count():
-        raise MoolaError(f"device {name!r} was asked for, but torch {torch.__version__} sees {torch.cuda.device_count() or 'no'} CUDA GPUs here: use device cpu or auto")
+        n = torch.cuda.device_count() or 'no'
+        raise MoolaError(f"device {name!r} was asked for, but torch {torch.__version__} sees {n} CUDA GPUs here: use device cpu or auto")
     return device
 
 def _checkpoint(run):
@@ -53,7 +54,7 @@ def _model(checkpoint):
     model.load_state_dict(checkpoint['model'])
     return model.eval().requires_grad_(False)
 
-# %% ../nbs/19_predict.ipynb #10557acc
+# %% ../nbs/19_predict.ipynb #4628bb55
 @dataclass(eq=False)
 class Detector:
     "One or more trained networks and how to read them."
@@ -86,8 +87,9 @@ def load_predictor(
         other = next((r for r,v in zip(runs, values) if v != values[0]), None)
         if other is not None: raise MoolaError(f"{runs[0]} and {other} differ in {what}, so their networks cannot be averaged")
     first = checkpoints[0]
-    return Detector([_model(c) for c in checkpoints], tuple(first['features']), first['config']['swing_rule'], float(np.mean([c['threshold'] for c in checkpoints])),
-                    max(c['config'].get('min_length', 2) for c in checkpoints), device, [str(r) for r in runs])
+    threshold,min_length = float(np.mean([c['threshold'] for c in checkpoints])), max(c['config'].get('min_length', 2) for c in checkpoints)
+    return Detector([_model(c) for c in checkpoints], tuple(first['features']), first['config']['swing_rule'], threshold, min_length,
+                    device, [str(r) for r in runs])
 
 # %% ../nbs/19_predict.ipynb #e0c9b91a
 def one_way(
@@ -125,7 +127,7 @@ class SpanReader(nn.Module):
         half = len(self.weight)//2
         return ahead @ self.weight[:half] + (back @ self.weight[half:]).flip(1) + self.bias
 
-# %% ../nbs/19_predict.ipynb #b21549e2
+# %% ../nbs/19_predict.ipynb #8e1104b2
 def feature_columns(
     names:tuple, # Names of features
 )->tuple: # Width of the buffer that holds them, and their columns in it; None for all columns in order
@@ -144,7 +146,8 @@ class Reader:
         precision:str='float32', # float32 or bf16
     ):
         from moola.bars import W
-        self.device,self.last,dtype = detector.device,W-1 if last is None else last,torch.bfloat16 if precision == 'bf16' else torch.float32
+        dtype = torch.bfloat16 if precision == 'bf16' else torch.float32
+        self.device,self.last = detector.device,W-1 if last is None else last
         self.first,(self.width,columns) = first,feature_columns(detector.features)
         self.columns = None if columns is None else torch.as_tensor(columns, device=self.device)
         self.readers = [SpanReader(m, first, self.last, dtype).to(self.device) for m in detector.models]
@@ -338,7 +341,7 @@ def find_spans(
     return pd.DataFrame(dict(start_time=time.iloc[start].array, end_time=time.iloc[end-1].array, bars=end-start, score=np.concatenate(scores),
                              move=move, direction=np.array(['down','flat','up'])[np.sign(move).astype(int)+1], start=start, end=end))
 
-# %% ../nbs/19_predict.ipynb #09878a23
+# %% ../nbs/19_predict.ipynb #aa1ad707
 @dataclass(eq=False)
 class Scan:
     "What a scan found."
@@ -394,14 +397,17 @@ def scan(
     reader = Reader(detector, min(o.from_bar, place), max(o.to_bar, place), o.precision)
     parts = [starts[i:i+o.batch] for i in range(0, len(starts), o.batch)]
     read = read_on_cuda if detector.device.type == 'cuda' else read_on_cpu
-    with torch.inference_mode(), tqdm(total=int(starts[-1])+W, unit=' bars', unit_scale=True, disable=not progress or None, leave=False, dynamic_ncols=True) as bar:
+    bar = tqdm(total=int(starts[-1])+W, unit=' bars', unit_scale=True, disable=not progress or None, leave=False, dynamic_ncols=True)
+    with bar, torch.inference_mode():
         probabilities = read(ohlc, parts, detector, reader, o.threads)
         try: total,live = add_up(len(bars), parts, probabilities, o, reader.first, detector.device, lambda s: bar.update(int(s[-1])+W-bar.n))
-        except torch.OutOfMemoryError: raise MoolaError(f"out of memory on {detector.device} with {o.batch} windows at a time: try batch {max(o.batch//2, 1)}") from None
+        except torch.OutOfMemoryError:
+            raise MoolaError(f"out of memory on {detector.device} with {o.batch} windows at a time: try batch {max(o.batch//2, 1)}") from None
         finally: probabilities.close()
     windows = windows_over(len(bars), starts, o)
     prob = np.divide(total, windows, out=np.full(len(bars), np.nan), where=windows > 0)
-    threshold,min_length = detector.threshold if threshold is None else threshold, detector.min_length if min_length is None else min_length
+    if threshold is None: threshold = detector.threshold
+    if min_length is None: min_length = detector.min_length
     spans = find_spans(bars, prob, segments, threshold, min_length, max_gap)
     table = pd.DataFrame(dict(timestamp=bars.timestamp, probability=prob.astype(np.float32), live=live, windows=windows))
     about = dict(bars=len(bars), segments=len(segments), windows=len(starts), spans=len(spans), threshold=threshold, min_length=min_length, max_gap=max_gap,

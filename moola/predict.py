@@ -91,7 +91,7 @@ def load_predictor(
     return Detector([_model(c) for c in checkpoints], tuple(first['features']), first['config']['swing_rule'], threshold, min_length,
                     device, [str(r) for r in runs])
 
-# %% ../nbs/19_predict.ipynb #e0c9b91a
+# %% ../nbs/19_predict.ipynb #e2e7ce8e
 def one_way(
     lstm:nn.LSTM, # One layer, both directions
     suffix:str, # '' for the direction that reads forwards, '_reverse' for the other
@@ -116,6 +116,7 @@ class SpanReader(nn.Module):
         self.ahead,self.back = (one_way(lstm, s).to(dtype) for s in ('','_reverse')) if self.whole is None else (None, None)
         self.register_buffer('weight', linear.weight[0].clone())
         self.register_buffer('bias', linear.bias[0].clone())
+        self.eval()
 
     def forward(self,
         x:Tensor, # Features, (n, W, n_features) float32

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FEATURES', 'N_SERIES', 'EPS', 'ATR_FLOOR', 'ALPHA', 'BLOCK', 'DISPLACEMENT', 'build_features', 'feature_series',
-           'build_displacement']
+           'build_displacement', 'fill_windows']
 
 # %% ../nbs/02_features.ipynb #58759df2
 from concurrent.futures import ThreadPoolExecutor
@@ -145,3 +145,63 @@ def build_displacement(
     out += [np.divide(np.abs(_moves(c, 10)), path, out=np.zeros_like(c), where=path > 0).clip(0, 1),
             ((_extreme_of_last(h, 20, np.max) - _extreme_of_last(l, 20, np.min))/(atr*np.sqrt(20))).clip(0, 3), (atr/mean).clip(0, 3)]
     return np.stack(out, -1).astype(np.float32)
+
+# %% ../nbs/02_features.ipynb #3b5630ba
+@njit(cache=True, nogil=True, error_model='numpy')
+def _displacement(x, atr, high, low, out):
+    "Fill `out`, (T, 6), from one window `x`, (T, 4), and its ATR; `high` and `low` (T,) are room to work in."
+    high[:], low[:] = x[:, 1], x[:, 2]
+    for lag in range(1, 20):
+        for t in range(lag, len(x)): high[t], low[t] = max(high[t], x[t-lag, 1]), min(low[t], x[t-lag, 2])
+    path = total = 0.
+    for t in range(len(x)):
+        c, yard, mean = x[t, 3], max(atr[t], ATR_FLOOR), ATR_FLOOR
+        if t > 0:
+            path += abs(c - x[t-1, 3])
+            total += max(x[t, 1], x[t-1, 3]) - min(x[t, 2], x[t-1, 3])
+            mean = max(total / t, ATR_FLOOR)
+        for j, k in enumerate((3, 5, 10)): out[t, j] = _clip((c - x[t-k, 3]) / (yard * np.sqrt(k)), -3., 3.) if t >= k else 0.
+        straight = 0.
+        if t >= 10:
+            if t > 10: path -= abs(x[t-10, 3] - x[t-11, 3])
+            if path > 0.: straight = _clip(abs(c - x[t-10, 3]) / path, 0., 1.)
+        out[t, 3] = straight
+        out[t, 4] = _clip((high[t] - low[t]) / (yard * np.sqrt(20)), 0., 3.)
+        out[t, 5] = _clip(yard / mean, 0., 3.)
+
+@njit(cache=True, nogil=True, error_model='numpy')
+def _fill_at(bars, starts, follow, recent, tr, high, low, swings, since, position, out):
+    "Write the features of the windows of `bars` (N, 4) that begin at `starts` (n,) into `out` (n, T, 12, 13 or 19)."
+    T = out.shape[1]
+    for i in range(len(starts)):
+        window = bars[starts[i]:starts[i]+T]
+        x = window.reshape(1, T, 4)
+        find_swings(x, follow, recent, tr, swings)
+        _features(x, swings, since, position, out[i:i+1])
+        if out.shape[2] > 13: _displacement(window, swings.atr[0], high, low, out[i, :, 13:])
+
+def _fill_part(x, starts, rule, out):
+    T = out.shape[1]
+    k = np.arange(T)
+    _fill_at(x, starts, *rule, np.empty(T), np.empty(T), np.empty(T), empty_swings(1, T), np.minimum(k / W, 3), k / (W - 1), out)
+
+def fill_windows(ohlc, # Bars, (N, 4) float64, contiguous and finite
+                 starts, # Row at which each window begins, (n,) int64, at most N - 105
+                 out:np.ndarray, # Float32 buffer to fill, (n, 105, 12, 13 or 19): the first features of `FEATURES + DISPLACEMENT`
+                 swing_rule:str='origin', # How swings are confirmed: origin, strict or close
+                 threads:int=1, # Threads that share the windows, 1 or more
+                 ) -> np.ndarray: # `out`
+    "The features of windows of a series that may overlap, without a copy of the bars."
+    rule, wide = rule_numbers(swing_rule), (N_SERIES, len(FEATURES), len(FEATURES + DISPLACEMENT))
+    if not isinstance(ohlc, np.ndarray) or ohlc.dtype != np.float64 or ohlc.ndim != 2 or ohlc.shape[1] != 4 or not ohlc.flags.c_contiguous:
+        raise MoolaError('ohlc must be a contiguous float64 array of shape (N, 4)')
+    starts = np.ascontiguousarray(starts, np.int64)
+    if len(starts) and not 0 <= starts.min() <= starts.max() <= len(ohlc) - W:
+        raise MoolaError(f'starts must lie from 0 to {len(ohlc) - W}, for {len(ohlc)} bars')
+    if out.ndim != 3 or out.shape[2] not in wide: raise MoolaError(f'out has shape {out.shape}: its last axis must be {", ".join(map(str, wide))} wide')
+    _check_out(out, (len(starts), W, out.shape[2]))
+    if threads == 1: _fill_part(ohlc, starts, rule, out)
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(lambda part: _fill_part(ohlc, part[0], rule, part[1]), zip(np.array_split(starts, threads), np.array_split(out, threads))))
+    return out

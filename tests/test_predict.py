@@ -1,0 +1,253 @@
+"Scanning bars: what no page has room to show."
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from moola.bars import OHLC, W, cut_windows, simulate_bars
+from moola.commands_predict import moola_predict
+from moola.errors import MoolaError
+from moola.features import DISPLACEMENT, FEATURES, build_displacement, build_features
+from moola.model import Jade
+from moola.predict import Detector, SpanReader, load_predictor, predict_windows, scan
+from moola.training import fit, model_from_checkpoint
+from moola.variants import make_config
+
+
+def detector_of(n_features=13, seed=0, names=None, layers=1):
+    "A detector of one network with large random weights, so that its answers differ from bar to bar."
+    torch.manual_seed(seed)
+    model = Jade(n_features, hidden=8, layers=layers).eval().requires_grad_(False)
+    for p in model.parameters(): p.mul_(3)
+    return Detector([model], names or (FEATURES + DISPLACEMENT)[:n_features], "origin", .5, 2, torch.device("cpu"), [f"network {seed}"])
+
+
+def with_gaps(n, cuts, seed=0):
+    "Simulated bars with a minute missing before each row of `cuts`."
+    bars = simulate_bars(n, seed)
+    later = np.zeros(n, "int64")
+    for c in cuts: later[c:] += 1
+    start = np.datetime64("2024-01-07T18:00", "us")
+    return bars.assign(timestamp=start + (np.arange(n) + later) * np.timedelta64(1, "m"))
+
+
+def plainly(bars, detector, stride=1, from_bar=23, to_bar=85, right_context=19):
+    "Probability, live and number of windows of every bar: one window after the other, by the network itself."
+    ohlc, starts = cut_windows(bars, stride)
+    x = np.concatenate([build_features(ohlc, detector.swing_rule), build_displacement(ohlc)], -1)
+    x = torch.as_tensor(x[..., [(FEATURES + DISPLACEMENT).index(f) for f in detector.features]])
+    with torch.no_grad(): p = torch.stack([m(x)["span"].sigmoid() for m in detector.models]).mean(0).double().numpy()
+    total, count, live = np.zeros(len(bars)), np.zeros(len(bars), int), np.full(len(bars), np.nan)
+    for s, row in zip(starts, p):
+        total[s+from_bar:s+to_bar+1] += row[from_bar:to_bar+1]
+        count[s+from_bar:s+to_bar+1] += 1
+        live[s+W-1-right_context] = row[W-1-right_context]
+    with np.errstate(invalid="ignore"): return total / count, live, count
+
+
+def check(bars, detector, **options):
+    "The scan of `bars` agrees with `plainly`."
+    batch, threads = options.pop("batch", 64), options.pop("threads", 1)
+    found = scan(bars, detector, progress=False, batch=batch, threads=threads, **options).probabilities
+    prob, live, count = plainly(bars, detector, **options)
+    np.testing.assert_array_equal(found.windows, count)
+    np.testing.assert_allclose(found.probability, prob, atol=1e-5)
+    np.testing.assert_allclose(found.live, live, atol=1e-5)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(stride=st.integers(1, 20), batch=st.integers(1, 90), threads=st.integers(1, 3), right_context=st.integers(0, 104),
+       place=st.tuples(st.integers(0, 40), st.integers(60, 104)), cuts=st.lists(st.integers(1, 259), max_size=2), seed=st.integers(0, 99))
+def test_scan_is_the_mean_of_its_windows(stride, batch, threads, right_context, place, cuts, seed):
+    bars = with_gaps(260, [120, *cuts] if max(cuts, default=0) > 225 else cuts, seed)
+    lengths = np.diff(sorted({0, *cuts, 260}))
+    if lengths.max() < W: return
+    check(bars, detector_of(), stride=stride, batch=batch, threads=threads, right_context=right_context, from_bar=place[0], to_bar=place[1])
+
+
+@pytest.mark.parametrize("names", [FEATURES[:12], FEATURES, FEATURES + DISPLACEMENT, ("position_encoding", "range_z"), ("move_5", "open_norm")])
+def test_scan_reads_the_features_of_the_run(names): check(simulate_bars(230, 3), detector_of(len(names), names=names))
+
+
+def test_scan_of_two_layers(): check(simulate_bars(230, 3), detector_of(layers=2))
+
+
+def test_scan_of_several_networks():
+    a, b = detector_of(seed=1), detector_of(seed=2)
+    both = replace(a, models=a.models + b.models)
+    bars = simulate_bars(300, 5)
+    check(bars, both)
+    mean = (predict_windows(bars[OHLC][:W], a) + predict_windows(bars[OHLC][:W], b)) / 2
+    np.testing.assert_allclose(predict_windows(bars[OHLC][:W], both), mean, atol=1e-6)
+
+
+@pytest.mark.parametrize("first,last", [(0, 104), (0, 0), (104, 104), (23, 85), (50, 50)])
+def test_span_reader(first, last):
+    model, x = detector_of().models[0], torch.rand(5, W, 13)
+    with torch.no_grad(): torch.testing.assert_close(SpanReader(model, first, last)(x), model(x)["span"][:, first:last+1], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("k", [0, 3, 19, 60])
+def test_live_looks_no_further_than_its_right_context(k):
+    bars = simulate_bars(420, 7)
+    now = 300
+    other = bars.copy()
+    other.loc[now:, OHLC] = simulate_bars(420, 8).loc[now:, OHLC].to_numpy()
+    a, b = (scan(o, detector_of(), progress=False, right_context=k).probabilities.live for o in (bars, other))
+    np.testing.assert_array_equal(a[:now-k], b[:now-k])
+    assert (a[now-k:now-k+40] != b[now-k:now-k+40]).any()
+
+
+def test_bfloat16_agrees():
+    bars = simulate_bars(600, 9)
+    a, b = (scan(bars, detector_of(), progress=False, precision=p).probabilities for p in ("float32", "bf16"))
+    assert a.probability.std() > .005
+    assert (a.probability - b.probability).abs().max() < .02
+    assert (a.live - b.live).abs().max() < .05
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("precision,apart", [("float32", 1e-3), ("bf16", .02)])
+def test_cuda_agrees(precision, apart):
+    bars, cpu = with_gaps(5000, [700, 760, 2500]), detector_of()
+    a = scan(bars, cpu, progress=False).probabilities
+    b = scan(bars, replace(cpu, device=torch.device("cuda")), progress=False, precision=precision, batch=512, threads=4).probabilities
+    assert (a.probability - b.probability).abs().max() < apart
+    np.testing.assert_array_equal(a.windows, b.windows)
+
+
+def test_spans_stay_inside_stretches():
+    found = scan(with_gaps(900, [300, 301, 600]), detector_of(), threshold=.01, progress=False)
+    stretch = np.searchsorted([300, 301, 600], found.spans[["start", "end"]] - [0, 1], side="right")
+    assert (stretch[:, 0] == stretch[:, 1]).all()
+    assert set(stretch[:, 0]) == {0, 2, 3}
+    marked = found.probabilities.probability.notna()
+    assert marked.sum() == found.spans.bars.sum()
+    s = found.spans.iloc[0]
+    assert found.probabilities.timestamp[s.start] == s.start_time
+    assert found.probabilities.timestamp[s.end-1] == s.end_time
+
+
+def resident():
+    "Memory of this process in MB."
+    import psutil
+    return psutil.Process().memory_info().rss / 2**20
+
+
+def test_memory_grows_with_the_bars_alone():
+    "Ten times as many bars take little more: their windows at once would be 13 float32 times 105 a bar, over 200 MB."
+    bars, detector = simulate_bars(44_000, 1), detector_of()
+    peak = [0., 0.]
+    for i, n in enumerate((4_400, 44_000)):
+        done = threading.Event()
+
+        def watch(i=i, done=done):
+            while not done.wait(.01): peak[i] = max(peak[i], resident())
+        thread = threading.Thread(target=watch)
+        thread.start()
+        scan(bars[:n], detector, progress=False, check=False, stride=3, threads=1)
+        done.set()
+        thread.join()
+    assert peak[1] - peak[0] < 60
+
+
+def test_threads_are_given_back():
+    before = torch.get_num_threads()
+    scan(simulate_bars(200, 1), detector_of(), progress=False, threads=2)
+    with pytest.raises(MoolaError, match="threshold"): scan(simulate_bars(200, 1), detector_of(), threshold=2., progress=False)
+    assert torch.get_num_threads() == before
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")/"tiny"
+    return fit(make_config(output=str(folder), epochs=2, n_windows=40, device="cpu", progress=False)).folder
+
+
+def test_load(run_folder, tmp_path):
+    detector = load_predictor(run_folder, "cpu")
+    c = torch.load(run_folder/"best_model.pt", weights_only=True)
+    assert (detector.threshold, detector.features, detector.swing_rule) == (c["threshold"], tuple(c["features"]), "origin")
+    x = torch.rand(3, W, 13)
+    with torch.no_grad(): torch.testing.assert_close(detector.models[0](x)["span"], model_from_checkpoint(c)(x)["span"])
+    (tmp_path/"best_model.pt").write_bytes(b"no checkpoint")
+    with pytest.raises(MoolaError, match="cannot be read"): load_predictor(tmp_path)
+    torch.save({"model": {}}, tmp_path/"best_model.pt")
+    with pytest.raises(MoolaError, match="has no config, features, threshold"): load_predictor(tmp_path)
+    torch.save(c | {"config": c["config"] | {"swing_rule": "close"}}, tmp_path/"best_model.pt")
+    with pytest.raises(MoolaError, match="differ in swing_rule"): load_predictor([run_folder, tmp_path], "cpu")
+    with pytest.raises(MoolaError, match="at least one run"): load_predictor([])
+
+
+def test_command(run_folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    bars = with_gaps(400, [150])
+    bars.to_parquet("nq.parquet")
+    moola_predict(f"--run {run_folder} {run_folder} --bars nq.parquet --device cpu --threshold .3 --quiet".split())
+    assert "Scan of 400 bars in 2 stretches" in capsys.readouterr().out
+    out = tmp_path/"predictions/nq"
+    p, spans, about = pd.read_parquet(out/"probabilities.parquet"), pd.read_csv(out/"spans.csv"), json.loads((out/"scan.json").read_text())
+    prob, live, count = plainly(bars, load_predictor(run_folder, "cpu"))
+    np.testing.assert_allclose(p.probability, prob, atol=1e-5)
+    np.testing.assert_allclose(p.live, live, atol=1e-5)
+    assert p.timestamp.equals(bars.timestamp)
+    assert list(spans) == ["start_time", "end_time", "bars", "score", "move", "direction", "start", "end"]
+    assert about["spans"] == len(spans)
+    assert about["threshold"] == .3
+    with pytest.raises(SystemExit, match="already holds probabilities.parquet"): moola_predict(f"--run {run_folder} --bars nq.parquet".split())
+    moola_predict(f"--run {run_folder} --bars nq.parquet --stride 5 --overwrite --quiet".split())
+    assert json.loads((out/"scan.json").read_text())["stride"] == 5
+
+
+WRONG = {"--run nowhere --bars b.csv": "there is no run nowhere", "--run RUN --bars nowhere.csv": "there is no file nowhere.csv",
+         "--run . --bars b.csv": "holds no best_model.pt", "--run RUN --bars few.csv": "few.csv has 104 bars: a window needs 105",
+         "--run RUN --bars thin.csv": "thin.csv has no column close", "--run RUN --bars b.csv --device cuda:99": "device 'cuda:99' was asked for",
+         "--run RUN --bars b.csv --device tpu": "unknown device 'tpu'", "--run RUN --bars b.csv --stride 0": "stride is 0",
+         "--run RUN --bars b.csv --threshold 1.5": "threshold is 1.5", "--run RUN --bars b.csv --right-context 105": "right_context is 105"}
+
+
+@pytest.mark.parametrize("words,message", WRONG.items())
+def test_wrong_input_is_one_sentence(words, message, run_folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    bars = simulate_bars(110, 1)
+    bars.to_csv("b.csv", index=False)
+    bars[:104].to_csv("few.csv", index=False)
+    bars.drop(columns="close").to_csv("thin.csv", index=False)
+    with pytest.raises(SystemExit) as e: moola_predict([*words.replace("RUN", str(run_folder)).split(), "--quiet"])
+    assert e.value.code.startswith("moola_predict: ")
+    assert message in e.value.code
+    assert "\n" not in e.value.code
+    assert not (tmp_path/"predictions").exists()
+
+
+def test_stopped_scan_writes_nothing(run_folder, tmp_path):
+    "Ctrl-C, as from a terminal, while windows are read."
+    simulate_bars(60_000, 1).to_parquet(tmp_path/"long.parquet")
+    code = "import sys; from moola.commands_predict import moola_predict; moola_predict(sys.argv[1:])"
+    command = [sys.executable, "-c", code, "--run", str(run_folder), "--bars", "long.parquet", "--device", "cpu", "--threads", "1"]
+    p = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True, env=os.environ | {"TQDM_MININTERVAL": "0"})
+    time.sleep(6)
+    os.killpg(p.pid, signal.SIGINT)
+    err = p.communicate(timeout=60)[1]
+    assert p.returncode == 130
+    assert "stopped; nothing was written" in err
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["long.parquet"]
+
+
+def test_import_is_light():
+    "Prediction drags in no training, plotting or table library before it is used, and help needs no torch."
+    code = "import sys, moola.predict; print(*(m for m in ('pandas','numba','matplotlib','sklearn','moola.training','pydantic') if m in sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split() == []
+    code = "import sys, moola.commands_predict as c; c.predict_parser().format_help(); print(*(m for m in ('torch','pandas') if m in sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split() == []

@@ -257,8 +257,8 @@ class Results:
 def show(folder, save):
     "The table of all experiments in a folder, in Markdown; `save` gets the rows as JSON."
     rows = list(Results(folder).rows())
-    columns = dict(experiment="experiment", reading="read", against="against", f1="pooled bar F1", difference="difference", low="from", high="to", verdict="verdict",
-                   half="F1 at 0.5", ap="average precision", hit_3="hit@±3", ece="ECE")
+    columns = dict(experiment="experiment", reading="read", against="against", f1="pooled bar F1", difference="difference", low="from", high="to",
+                   verdict="verdict", half="F1 at 0.5", ap="average precision", hit_3="hit@±3", ece="ECE")
     for where in dict.fromkeys(r["where"] for r in rows):
         print(f"\n### {where}\n\n| " + " | ".join(columns.values()) + " |\n|" + " --- |"*len(columns))
         for r in rows:

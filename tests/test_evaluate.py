@@ -5,33 +5,26 @@ import signal
 import subprocess
 import sys
 import time
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 
 import moola.evaluate as ev
+from moola import fold_models
+from moola.baselines import BASELINES, displacement, prior_by_bar, rule_segments
 from moola.commands_evaluate import moola_evaluate
 from moola.errors import MoolaError
-from moola.evaluate import (
-    BASELINES,
-    Evaluation,
-    Readings,
-    compare_evaluations,
-    decide,
-    displacement,
-    evaluate,
-    fit_platt,
-    metric_draws,
-    openings,
-    plan_folds,
-    read_out,
-    rule_segments,
-    swap_spans,
-)
+from moola.evaluate import Evaluation, compare_evaluations, describe, evaluate, evaluate_on, paired
+from moola.fold_models import job_key, one_by_one, shifted_features, train_networks
+from moola.folds import blind, fold_data, openings, plan_folds
+from moola.many import fit_alone
 from moola.metrics import Interval, auroc, average_precision, position_prior
+from moola.nulls import swap_spans
+from moola.readings import Readings, calibrate, choose_segment, fit_platt, read_out, read_segments
+from moola.scores import METRICS, decide, drawn_ranking, metric_draws, ranking_curve, score_draw
 from moola.splits import Split
+from moola.training import named_features
 from moola.variants import make_config
 from moola.windows import Windows, simulate_windows
 
@@ -52,12 +45,12 @@ def quick(root, windows=None, config=None, **kw):
     return evaluate(config or tiny(), windows, **(dict(folds=3, seeds=2, root=root, n_resamples=100, progress=False, baselines={}) | kw))
 
 
-def stub(config, windows, split, tick=None):
+@one_by_one
+def stub(config, windows, split):
     "In place of a network: how far each bar moved, louder with every seed."
     move = np.abs(windows.ohlc[..., 3]-windows.ohlc[..., 0])/(windows.ohlc[..., 1]-windows.ohlc[..., 2]+1e-9)
-    z = np.stack([0*move, move-2, (1+config.lr)*move*(config.seed-40)-3])
-    kind = np.stack([0*move[:, :2], move[:, :2], move[:, 2:4]])
-    return dict(valid=z[:, split.valid], test=z[:, split.test], valid_type=kind[:, split.valid], test_type=kind[:, split.test])
+    z = (1+config.lr)*move*(config.seed-40)-3
+    return dict(valid=z[split.valid], test=z[split.test], type=move[split.test, 2]-move[split.test, 3])
 
 
 # Protocol
@@ -72,14 +65,14 @@ def with_copies(windows, copies=3):
     return w
 
 
-def by_heart(config, windows, split, tick=None):
+def by_heart(config, windows, split):
     "Knows every training window by its prices, and guesses the position prior for those it does not know."
     price, mask = windows.ohlc[:, 0, 0], windows.mask[split.train].astype(float)
     prior = position_prior(mask)
     def one(r):
         near = abs(price[split.train]/price[r]-1)
         return mask[near.argmin()] if near.min() < 1e-5 else prior
-    def answer(rows): return logits(np.array([one(r) for r in rows]))[None]
+    def answer(rows): return logits(np.array([one(r) for r in rows]))
     return dict(valid=answer(split.valid), test=answer(split.test))
 
 
@@ -88,7 +81,8 @@ def test_learning_by_heart_scores_at_chance_here_and_perfectly_where_copies_leak
     data = with_copies(swap_spans(windows, np.arange(len(windows)), 1))
     def f1(splits):
         rows = np.sort(np.concatenate([s.test for s in splits]))
-        answers = {k: read_out([[f(config, *ev.fold_data(data, s))] for s in splits], splits, rows, data.mask) for k, f in (("heart", by_heart), ("prior", ev.prior_by_bar))}
+        rivals = dict(heart=by_heart, prior=prior_by_bar)
+        answers = {k: read_out([[f(config, *fold_data(data, s))] for s in splits], splits, rows, data.mask) for k, f in rivals.items()}
         return {k: draw_one(metric_draws(data.mask[rows], data.window_type[rows], r)["f1"], len(rows))[0] for k, r in answers.items()}
     honest = f1(plan_folds(data, config, 3, lockbox=0).folds)
     assert abs(honest["heart"]-honest["prior"]) < .03
@@ -99,15 +93,14 @@ def test_learning_by_heart_scores_at_chance_here_and_perfectly_where_copies_leak
     assert f1([leaky(i) for i in range(3)])["heart"] > .8
 
 
-def test_a_trainer_is_handed_no_label_that_is_scored(windows):
+def test_a_trainer_is_handed_no_label_that_is_scored(tmp_path, windows):
     seen = []
-    def peek(config, w, split, tick=None):
-        seen.append((w.mask[split.train].any(1).all(), w.mask[split.valid].any(1).all(), w.mask[split.test].any(), len(w)-sum(map(len, (split.train, split.valid, split.test)))))
-        return dict(valid=logits(w.mask[split.valid])[None], test=logits(w.mask[split.test])[None])
-    config = tiny()
-    plan = plan_folds(windows, config, 3)
-    for s in (*plan.folds, plan.lockbox): peek(config, *ev.fold_data(windows, s))
-    assert seen == [(True, True, False, 0)]*4
+    def peek(config, w, split):
+        rest = len(w)-sum(map(len, (split.train, split.valid, split.test)))
+        seen.append((w.mask[split.train].any(1).all(), w.mask[split.valid].any(1).all(), w.mask[split.test].any(), rest))
+        return stub([fold_models.Job(config, w, split, None, "")])[0]
+    evaluate(tiny(), windows, 3, 1, root=tmp_path, open_lockbox=True, trainer=one_by_one(peek), baselines=dict(peek=peek), n_resamples=50, progress=False)
+    assert seen == [(True, True, False, 0)]*8
 
 
 @pytest.mark.parametrize("timed", [True, False])
@@ -140,11 +133,12 @@ def test_same_seeds_same_numbers_and_finished_fold_models_are_not_trained_again(
     resumed = quick(tmp_path/"a", windows)
     assert resumed.data["scores"] == first.data["scores"]
     assert [f.stat().st_mtime_ns == stamps[f] for f in files] == [False, False] + [True]*4
-    own, split = ev.fold_data(windows, plan_folds(windows, tiny(), 3).folds[0])
-    def key(config=tiny(), w=own, t=ev.train_fold): return ev.job_key(config, w, split, t)
-    assert key() == key(tiny(progress=False)) == files_key(files, key()) and len({key(), key(tiny(lr=2e-3)), key(tiny(seed=43)), key(w=ev.blind(own, [0])), key(t=stub)}) == 5
+    own, split = fold_data(windows, plan_folds(windows, tiny(), 3).folds[0])
+    def key(config=tiny(), w=own, t=train_networks): return job_key(config, w, split, t)
+    assert key() == key(tiny(progress=False)) == files_key(files, key())
+    assert len({key(), key(tiny(lr=2e-3)), key(tiny(seed=43)), key(w=blind(own, [0])), key(t=stub)}) == 5
     before = key()
-    monkeypatch.setattr(ev, "code_hash", lambda: "other")
+    monkeypatch.setattr(fold_models, "code_hash", lambda: "other")
     assert key() != before, "other code trains anew"
 
 
@@ -154,7 +148,8 @@ def files_key(files, key): return next(f.stem for f in files if f.stem == key)
 def test_another_config_gets_a_folder_of_its_own(tmp_path, windows):
     assert quick(tmp_path, windows, trainer=stub).folder.name == "position_encoding"
     assert quick(tmp_path, windows, trainer=stub, config=tiny(lr=2e-3)).folder.name == "position_encoding-2"
-    with pytest.raises(MoolaError, match="position_encoding holds an evaluation of another config"): quick(tmp_path, windows, trainer=stub, config=tiny(lr=3e-3), name="position_encoding")
+    with pytest.raises(MoolaError, match="position_encoding holds an evaluation of another config"):
+        quick(tmp_path, windows, trainer=stub, config=tiny(lr=3e-3), name="position_encoding")
 
 
 def test_opening_the_lock_box_is_recorded_and_counted(tmp_path, windows):
@@ -163,7 +158,8 @@ def test_opening_the_lock_box_is_recorded_and_counted(tmp_path, windows):
     first = quick(tmp_path, windows, trainer=stub, open_lockbox=True)
     assert "for the first time" in first.data["lockbox"]["sentence"] and first.data["scores"] == closed.data["scores"]
     second = quick(tmp_path, windows, trainer=stub, config=tiny("stones_only"), open_lockbox=True)
-    assert "had been opened once before" in second.data["lockbox"]["sentence"] and "by position_encoding" in second.data["lockbox"]["sentence"]
+    said = second.data["lockbox"]["sentence"]
+    assert "had been opened once before" in said and "by position_encoding" in said and said in second.words
     assert "opened 2 times before" in quick(tmp_path, windows, trainer=stub, open_lockbox=True).data["lockbox"]["sentence"]
     lines = openings(tmp_path/"lockbox.json")
     assert [o["evaluation"] for o in lines] == ["position_encoding", "stones_only", "position_encoding"] and lines[1]["config"]["variant"] == "stones_only"
@@ -173,18 +169,28 @@ def test_opening_the_lock_box_is_recorded_and_counted(tmp_path, windows):
     with pytest.raises(MoolaError, match="no lock-box to open"): quick(tmp_path/"c", windows, trainer=stub, open_lockbox=True, lockbox=0)
 
 
-def test_fit_many_can_take_over_training(tmp_path, windows):
-    seen = []
-    def fit_many(configs, data, splits):
-        seen.append(([c.seed for c in configs], len(data)))
-        return [SimpleNamespace(prob=np.full((2, len(s.valid), 105), .1)+.2*data.mask[s.valid]) for s in splits]
-    e = quick(tmp_path, windows, fit_many=fit_many)
-    assert seen[0][0] == [42, 43]*3 and len(seen) == 1
-    assert e.score("average_precision").value < .12, "the labels of scored windows are not there to be copied"
+def test_a_fold_model_is_the_network_that_a_run_with_its_config_keeps(tmp_path, windows):
+    plan = plan_folds(windows, tiny(), 3)
+    jobs = fold_models.make_jobs(tiny("recommended", epochs=2), windows, plan.folds[:2], 1, tmp_path, train_networks)
+    together = train_networks(jobs, 2)
+    for job, answer in zip(jobs, together):
+        alone = fit_alone(job.config, job.windows, job.split)
+        assert answer["epoch"] == alone.best_epoch
+        assert calibrate(answer["valid"]) == pytest.approx(alone.prob[alone.best_epoch-1], abs=1e-6)
+
+
+@pytest.mark.parametrize("variant", ["position_encoding", "recommended"])
+def test_nothing_of_what_is_cut_off_shows_in_shifted_features(windows, variant):
+    config = tiny(variant)
+    assert shifted_features(windows, config, 0) == pytest.approx(named_features(windows.ohlc, config.features, config.swing_rule), abs=1e-6)
+    other = windows[np.arange(len(windows))]
+    other.ohlc = windows.ohlc.copy()
+    other.ohlc[:, :15] *= 1.5
+    assert (shifted_features(other, config) == shifted_features(windows, config)).all()
 
 
 def test_nulls(tmp_path, windows):
-    e = quick(tmp_path, windows, nulls=True, seeds=1)
+    e = quick(tmp_path, windows, nulls=True, seeds=1, config=tiny("recommended", epochs=1))
     assert set(e.data["nulls"]) == {"swapped", "swapped_prior", "position_only", "shifted", "unshifted"}
     assert all(0 <= v["f1"]["value"] <= 1 for v in e.data["nulls"].values())
     assert "Null tests" in (e.folder/"evaluation.md").read_text()
@@ -244,7 +250,7 @@ def test_ranking_scores_agree_with_scikit_learn_for_any_weights():
         got = draws[m](weights.astype(float))
         want = [[f(np.repeat(target, w, 0), np.repeat(p, w, 0)) for p in prob] for w in weights]
         assert got == pytest.approx(np.array(want), abs=1e-6)
-    coarse = ev._ranking(target, prob, "auroc")
+    coarse = drawn_ranking(target, prob, "auroc")
     assert coarse(np.ones((1, 12)))[0] == pytest.approx([auroc(target, p) for p in prob], abs=1e-6)
 
 
@@ -252,7 +258,7 @@ def test_merged_levels_change_ranking_scores_very_little():
     rng = np.random.default_rng(1)
     target = rng.random((60, 105)) < .3
     prob = (rng.random(target.shape) + .3*target).clip(0, 1.3)/1.3
-    tp, at, over, negatives = (a.sum(0) for a in ev._curve(target, prob, 300))
+    tp, at, over, negatives = (a.sum(0) for a in ranking_curve(target, prob, 300))
     hits = np.diff(tp, prepend=0)
     assert len(tp) <= 300 and tp[-1] == target.sum()
     assert (hits*tp/(tp+at)).sum()/tp[-1] == pytest.approx(average_precision(target, prob), abs=.01)
@@ -263,7 +269,7 @@ def test_seeds_are_averaged_and_their_spread_stands_apart():
     target = np.zeros((6, 10), bool)
     target[:, 3:6] = True
     prob = np.stack([target*.8+.1, np.full(target.shape, .9)])
-    s = ev.score_draw(metric_draws(target, np.zeros(6), system(prob, [[np.zeros((0, 2), int)]*6]*2))["f1"], np.arange(6), 100)
+    s = score_draw(metric_draws(target, np.zeros(6), system(prob, [[np.zeros((0, 2), int)]*6]*2))["f1"], np.arange(6), 100)
     every = 2*.3/1.3
     assert s.by_seed == pytest.approx((1, every)) and s.value == pytest.approx((1+every)/2) and s.seeds_sd == pytest.approx((1-every)/2**.5)
     assert s.low == s.high == pytest.approx(s.value), "windows are alike, so only seeds differ"
@@ -312,13 +318,49 @@ def test_the_displacement_rule_finds_a_planted_move(windows):
 def test_two_variants_are_compared_by_paired_intervals(tmp_path, windows):
     a, b = quick(tmp_path, windows, trainer=stub, baselines=FEW), quick(tmp_path, windows, trainer=stub, config=tiny("stones_only"))
     table = compare_evaluations(a.folder, b.folder, 100)
-    for m in ("f1", "average_precision", "segment_f1_25", "hit_3", "log_loss"):
-        assert table.loc[ev.METRICS[m], "a"] == pytest.approx(a.score(m).value, abs=1e-6) and table.loc[ev.METRICS[m], "b"] == pytest.approx(b.score(m).value, abs=1e-6)
-    assert set(a.data["scores"]) == {"model", "mean_of_seeds", *FEW} and set(a.data["differences"]) == set(a.data["scores"])-{"model"}
+    assert list(table.index.unique("reading")) == ["the model", "mean of seeds", "mean of seeds, one segment"]
+    for which in ev.READINGS:
+        for m in ("f1", "average_precision", "segment_f1_25", "hit_3", "log_loss", "type_f1"):
+            row = table.loc[(ev.SYSTEM_WORDS[which], METRICS[m])]
+            assert (row.a, row.b) == pytest.approx((a.score(m, which).value, b.score(m, which).value), abs=1e-6)
+    assert set(a.data["scores"]) == {*ev.READINGS, *FEW} and set(a.data["differences"]) == set(a.data["scores"])-{"model"}
     assert table.difference.to_numpy() == pytest.approx((table.a-table.b).to_numpy(), abs=1e-9, nan_ok=True)
     other = quick(tmp_path, windows, trainer=stub, config=tiny("stones_only"), seeds=1, name="one")
     with pytest.raises(MoolaError, match="did not score the same"): compare_evaluations(a, other)
     with pytest.raises(MoolaError, match="no finished evaluation"): Evaluation(tmp_path/"nothing")
+
+
+# Readings
+
+def test_one_segment_is_chosen_on_the_inner_block_and_read_by_training_lengths(windows):
+    plan = plan_folds(windows, tiny(), 3)
+    z = np.random.default_rng(0).normal(0, 1.5, windows.mask.shape) + 3*windows.mask - 3
+    def results(z): return [[dict(valid=z[s.valid], test=z[s.test]), dict(valid=z[s.valid], test=z[s.test])] for s in plan.folds]
+    r = read_segments(results(z), plan.folds, plan.rows, windows.mask)
+    assert r.prob.shape == (1, len(plan.rows), 105) and all(len(s) == 1 for s in r.spans[0]) and (r.raw == r.prob).all()
+    bars = read_out([[a[0]] for a in results(z)], plan.folds, plan.rows, windows.mask)
+    def f1(o): return draw_one(metric_draws(windows.mask[plan.rows], windows.window_type[plan.rows], o)["f1"], len(plan.rows))[0]
+    assert f1(r) > f1(bars) + .1
+    other = windows.mask.copy()
+    other[plan.folds[0].test] = ~other[plan.folds[0].test]
+    again = read_segments(results(z), plan.folds[:1], np.sort(plan.folds[0].test), other)
+    assert again.chosen[0] == pytest.approx(r.chosen[0], nan_ok=True), "labels of scored windows are not looked at"
+    first = np.searchsorted(plan.rows, np.sort(plan.folds[0].test))
+    assert again.prob == pytest.approx(r.prob[:, first])
+
+
+def test_a_segment_needs_a_higher_temperature_where_bars_are_too_sure(windows):
+    from moola.decode import length_prior
+    z = np.random.default_rng(0).normal(0, 1.5, windows.mask.shape) + 2*windows.mask - 3
+    prior = length_prior(windows.spans)
+    assert choose_segment(windows.mask, calibrate(3*z), prior)[0] > choose_segment(windows.mask, calibrate(z), prior)[0]
+
+
+def test_scored_elsewhere_in_three_readings(tmp_path, windows):
+    there, how = simulate_windows(20, 9), dict(trainer=stub, baselines={}, n_resamples=50, progress=False)
+    a, b = (evaluate_on(tiny(lr=lr), windows, there, tmp_path, 2, **how) for lr in (1e-3, .5))
+    assert list(a.scores) == list(ev.READINGS)
+    assert paired(a, a, reading="one_segment", n_resamples=50).value == 0 != paired(a, b, "log_loss_raw", n_resamples=50).value
 
 
 # Bad input
@@ -329,40 +371,44 @@ def test_clear_errors(tmp_path, windows):
     with pytest.raises(MoolaError, match="at least 2 folds"): plan_folds(windows, config, 1)
     with pytest.raises(MoolaError, match="seeds must be at least 1"): quick(tmp_path, windows, seeds=0)
     with pytest.raises(MoolaError, match=r"lockbox must lie in \[0, 1\)"): plan_folds(windows, config, 3, 1.)
-    with pytest.raises(MoolaError, match="of 3: no bar of its .* windows is labelled"): plan_folds(ev.blind(windows, np.arange(4, 48)), config, 3)
+    with pytest.raises(MoolaError, match="of 3: no bar of its .* windows is labelled"): plan_folds(blind(windows, np.arange(4, 48)), config, 3)
     every = Windows(windows.ids, windows.ohlc, windows.rows.assign(expansion_start=0, expansion_end=104), windows.window)
     with pytest.raises(MoolaError, match="every bar of its .* is labelled"): plan_folds(every, config, 3)
 
 
 def test_nan_logits_name_the_fold_and_the_seed(tmp_path, windows):
-    def broken(config, w, split, tick=None):
-        a, b = np.zeros((3, len(split.valid), 105)), np.zeros((3, len(split.test), 105))
-        if config.seed == 43: b[2, 0, 0] = np.nan
+    def broken(config, w, split):
+        a, b = np.zeros((len(split.valid), 105)), np.zeros((len(split.test), 105))
+        if config.seed == 43: b[0, 0] = np.nan
         return dict(valid=a, test=b)
-    with pytest.raises(MoolaError, match="fold 1, seed 43: NaN or infinite logits at epoch 2"): quick(tmp_path, windows, trainer=broken)
+    with pytest.raises(MoolaError, match="fold 1, seed 43: NaN or infinite test logits"): quick(tmp_path, windows, trainer=one_by_one(broken))
     nan = np.full((1, 2, 10), np.nan)
     with pytest.raises(MoolaError, match="prob is NaN"): metric_draws(np.eye(2, 10) > 0, np.zeros(2), system(nan, [[np.zeros((0, 2), int)]*2]))
-    def short(config, w, split, tick=None): return dict(valid=np.zeros((1, 1, 105)), test=np.zeros((1, 1, 105)))
-    with pytest.raises(MoolaError, match="valid logits have shape"): quick(tmp_path/"b", windows, trainer=short)
+    def short(config, w, split): return dict(valid=np.zeros((1, 105)), test=np.zeros((1, 105)))
+    with pytest.raises(MoolaError, match="valid logits have shape"): quick(tmp_path/"b", windows, trainer=one_by_one(short))
 
 
-def test_the_same_bars_with_different_labels_stay_on_one_side(windows):
+def test_the_same_bars_with_different_labels_stay_on_one_side(tmp_path, windows):
     twin = windows[np.r_[np.arange(48), np.arange(0, 48, 4)]]
     twin.ids = np.array([f"{i}{k}" for k, i in enumerate(twin.ids)])
     moved = twin.rows.expansion_start.to_numpy().copy()
     moved[48:] = 90
-    twin.rows = twin.rows.assign(expansion_start=moved, expansion_end=np.where(np.arange(60) < 48, twin.rows.expansion_end, 95), window_id=twin.ids)
+    ends = np.where(np.arange(60) < 48, twin.rows.expansion_end, 95)
+    twin.rows = twin.rows.assign(expansion_start=moved, expansion_end=ends, window_id=twin.ids)
     plan = plan_folds(twin, tiny(), 3)
     for s in (*plan.folds, plan.lockbox):
         prices = [{o.tobytes() for o in twin.ohlc[r]} for r in (s.train, s.valid, s.test)]
         assert not (prices[0] & prices[1] or prices[0] & prices[2] or prices[1] & prices[2])
-    assert ev._describe(twin, tiny(), plan)["repeated_windows"] == 12
+    assert describe(twin, tiny(), plan)["repeated_windows"] == 12
+    said = quick(tmp_path, twin, trainer=stub, seeds=1).words
+    assert any("12 windows have the same bars as another one" in w for w in said)
 
 
 def test_windows_of_one_type_are_scored_without_a_type_score(tmp_path, windows):
     one = Windows(windows.ids, windows.ohlc, windows.rows.assign(label="retracement"), windows.window)
     e = quick(tmp_path, one, trainer=stub, seeds=1)
     assert "type_f1" not in e.data["scores"]["model"] and e.score("f1").value >= 0
+    assert any("of one type" in w for w in e.words)
 
 
 # The command
@@ -377,12 +423,22 @@ def test_command(tmp_path, monkeypatch, capsys):
     out = capsys.readouterr().out
     assert "mine minus stones_only, paired" in out and "best chance level" in out
     assert json.loads((tmp_path/"artifacts/evaluations/mine/evaluation.json").read_text())["config"]["pos_weight"] == 4
-    assert (tmp_path/"artifacts/evaluations/mine/compared_with_stones_only.csv").exists()
+    assert "one segment" in (tmp_path/"artifacts/evaluations/mine/compared_with_stones_only.csv").read_text()
+
+
+@pytest.mark.parametrize("words,said", [("--variant best", "unknown variant 'best'"), ("--data none.parquet", "none.parquet does not exist"),
+    ("--n-windows 8 --folds 9", "8 windows cannot fill 9 folds"), ("--compare nowhere", "no finished evaluation"), ("--folds 1", "at least 2")])
+def test_the_command_refuses_in_one_sentence(tmp_path, monkeypatch, words, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path/"settings.ini").touch()
+    with pytest.raises(SystemExit) as e: moola_evaluate(words.split())
+    assert e.value.code.startswith("moola_evaluate: ") and said in e.value.code and "\n" not in e.value.code
 
 
 def test_help_is_quick():
     began = time.perf_counter()
-    out = subprocess.run([sys.executable, "-X", "importtime", "-c", "from moola.commands_evaluate import moola_evaluate; moola_evaluate(['--help'])"], capture_output=True, text=True)
+    code = "from moola.commands_evaluate import moola_evaluate; moola_evaluate(['--help'])"
+    out = subprocess.run([sys.executable, "-X", "importtime", "-c", code], capture_output=True, text=True)
     assert "--open-lockbox" in out.stdout and "--pos-weight" in out.stdout
     assert not any(f"| {' '*k}{m}\n" in out.stderr for m in ("torch", "pandas", "matplotlib") for k in range(12)), "nothing heavy"
     assert time.perf_counter()-began < 5
@@ -391,8 +447,9 @@ def test_help_is_quick():
 def test_ctrl_c_keeps_what_is_finished(tmp_path):
     (tmp_path/"settings.ini").touch()
     words = "--variant stones_only --epochs 60 --hidden 8 --n-windows 48 --folds 2 --seeds 3 --workers 2 --device cpu".split()
-    p = subprocess.Popen([sys.executable, "-c", "from moola.commands_evaluate import moola_evaluate; moola_evaluate()", *words], cwd=tmp_path, start_new_session=True,
-                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={k: v for k, v in os.environ.items() if not k.startswith("PYTEST")})
+    p = subprocess.Popen([sys.executable, "-c", "from moola.commands_evaluate import moola_evaluate; moola_evaluate()", *words], cwd=tmp_path,
+                         start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                         env={k: v for k, v in os.environ.items() if not k.startswith("PYTEST")})
     folds = tmp_path/"artifacts/evaluations/stones_only/folds"
     for _ in range(600):
         if len(list(folds.glob("*.npz"))) >= 1: break

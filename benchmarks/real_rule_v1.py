@@ -10,13 +10,13 @@ import os
 import sys
 from pathlib import Path
 
-from simulated_v1 import lines, plain, record
+from simulated_v1 import record, run, table
 from table import machine
 
-from moola.evaluate import evaluate_on, join_windows, paired
+from moola.folds import join_windows
 from moola.label import HindsightRule, label_file
 from moola.runs import project_root
-from moola.variants import VARIANTS, make_config
+from moola.variants import VARIANTS
 
 NAME = "real-rule-v1"
 TRAIN = ("es_1m_202303", "es_1m_202504", "nq_1m_202311")
@@ -42,21 +42,17 @@ def main():
     o = options()
     missing = [n for n in (*TRAIN, *(n for t in TESTS.values() for n in t)) if not (BARS/f"{n}.parquet").exists()]
     if missing: sys.exit(f"{NAME} needs the bars {', '.join(missing)} in {BARS}: without them it cannot run")
-    train, found, results = load(TRAIN), {}, {}
-    text = [f"# {NAME}", "", f"{len(train)} labelled windows to train on ({', '.join(TRAIN)}); {HindsightRule()}; {o.seeds} seeds a variant; {machine('torch', 'scikit-learn')}."]
-    for where, names in TESTS.items():
-        test = load(names)
-        for i, v in enumerate(o.variants):
-            config = make_config(v, device=o.device, **({"epochs": o.epochs} if o.epochs else {}))
-            r = results[where, v] = evaluate_on(config, train, test, o.output/"folds", o.seeds, o.workers, baselines=None if i == 0 else {})
-            found[f"{where} {v}"] = plain(r.scores)
-            text += ["", f"## {where.capitalize()}: {len(test)} windows of {', '.join(names)}; {v}", "", *lines(r, None if i == 0 else ("model", "mean_of_seeds"))]
-            if i: text += ["", f"Pooled bar F1, {v} minus {o.variants[0]}, paired: {paired(r, results[where, o.variants[0]])!r}."]
+    train, rows, results = load(TRAIN), [], {}
+    tests = {where: load(names) for where, names in TESTS.items()}
+    for where, test in tests.items(): rows += run(o, where, train, test, results)
+    scored = "; ".join(f"{len(t)} of {', '.join(TESTS[where])} ({where})" for where, t in tests.items())
+    text = [f"# {NAME}", "", f"{len(train)} labelled windows to train on ({', '.join(TRAIN)}), scored on {scored}; {HindsightRule()}; "
+            f"{o.seeds} seeds a variant; {machine('torch', 'scikit-learn')}.", "", *table("windows", o.variants[0], rows)]
     months, instrument = TESTS
     for v in o.variants:
         a, b = (results[w, v].scores["model"]["f1"].value for w in (months, instrument))
-        text += ["", f"{v}: pooled bar F1 {a:.3f} on {months}, {b:.3f} on {instrument} ({b/a-1:+.0%})." if a else f"{v}: pooled bar F1 0 on {months}."]
-    record(o.output, NAME, found, text)
+        text += ["", f"{v}: pooled bar F1 {a:.3f} on {months}, {b:.3f} on {instrument}" + (f" ({b/a-1:+.0%})." if a else ".")]
+    record(o.output, NAME, results, text)
 
 
 if __name__ == "__main__": main()

@@ -10,10 +10,9 @@ import argparse
 import json
 from pathlib import Path
 
-import numpy as np
 from table import machine
 
-from moola.evaluate import METRICS, SYSTEM_WORDS, evaluate_on, paired
+from moola.evaluate import METRICS, READINGS, SYSTEM_WORDS, evaluate_on, paired
 from moola.runs import project_root
 from moola.variants import VARIANTS, make_config
 from moola.windows import simulate_windows
@@ -35,45 +34,53 @@ def options():
     return parser.parse_args()
 
 
-def lines(result, systems=None):
-    "A table in Markdown: a line a system."
-    names = [k for k in result.scores if systems is None or k in systems]
-    rows = [[SYSTEM_WORDS.get(k, k), *(repr(result.scores[k][m]) if m in result.scores[k] else "" for m in SHOWN)] for k in names]
-    head = ["", *(METRICS[m] for m in SHOWN)]
+def rows_of(place, variant, result, reference=None, baselines=True):
+    "Lines of the table: a line a system, with the paired difference in pooled bar F1 from another variant."
+    rows = []
+    for k in result.scores:
+        if k not in READINGS and not baselines: continue
+        name = f"{variant}: {SYSTEM_WORDS[k]}" if k in (*READINGS, "untrained") else SYSTEM_WORDS[k]
+        minus = "" if reference is None or k not in READINGS or k not in reference.systems else repr(paired(result, reference, reading=k))
+        rows.append([place, name, *(repr(result.scores[k][m]) if m in result.scores[k] else "" for m in SHOWN), minus])
+    return rows
+
+
+def table(place, reference, rows):
+    "A table in Markdown."
+    head = [place, "system", *(METRICS[m] for m in SHOWN), f"pooled bar F1 minus {reference}, paired"]
     return ["| " + " | ".join(head) + " |", "|" + " --- |"*len(head), *("| " + " | ".join(r) + " |" for r in rows)]
 
 
-def plain(scores): return {k: {m: s._asdict() for m, s in v.items()} for k, v in scores.items()}
-
-
-def record(folder, name, found, text):
+def record(folder, name, results, text):
     "Write the numbers and the page."
     folder.mkdir(parents=True, exist_ok=True)
+    found = {" ".join(map(str, k)): {s: {m: v._asdict() for m, v in d.items()} for s, d in r.scores.items()} for k, r in results.items()}
     (folder/f"{name}.json").write_text(json.dumps(found, indent=1, default=float))
     (folder/f"{name}.md").write_text("\n".join(text)+"\n")
     print("\n".join(text), flush=True)
 
 
+def run(o, place, train, test, results):
+    "Train and score every variant in one place; what knows no variant is scored with the first."
+    rows = []
+    for i, v in enumerate(o.variants):
+        config = make_config(v, device=o.device, **({"epochs": o.epochs} if o.epochs else {}))
+        r = results[place, v] = evaluate_on(config, train, test, o.output/"folds", o.seeds, o.workers, baselines=None if i == 0 else {})
+        rows += rows_of(f"{place:,}" if isinstance(place, int) else place, v, r, results[place, o.variants[0]] if i else None, i == 0)
+    return rows
+
+
 def main():
     o = options()
-    test, found, results = simulate_windows(o.test_windows, TEST_SEED), {}, {}
-    text = [f"# {NAME}", "", f"{o.test_windows} scored windows (seed {TEST_SEED}), {o.seeds} seeds a variant; {machine('torch', 'scikit-learn')}."]
-    for n in o.labels:
-        train = simulate_windows(n, TRAIN_SEED)
-        for i, v in enumerate(o.variants):
-            config = make_config(v, device=o.device, **({"epochs": o.epochs} if o.epochs else {}))
-            r = results[n, v] = evaluate_on(config, train, test, o.output/"folds", o.seeds, o.workers, baselines=None if i == 0 else {})
-            found[f"{n} {v}"] = plain(r.scores)
-            text += ["", f"## {n} labels, {v}", "", *lines(r, None if i == 0 else ("model", "mean_of_seeds"))]
-            if i: text += ["", f"Pooled bar F1, {v} minus {o.variants[0]}, paired: {paired(r, results[n, o.variants[0]])!r}."]
-    text += ["", "## Score against labels", "", "| labels | " + " | ".join(o.variants) + " |", "|" + " --- |"*(len(o.variants)+1)]
-    text += [f"| {n:,} | " + " | ".join(repr(results[n, v].scores["model"]["f1"]) for v in o.variants) + " |" for n in o.labels]
-    ceiling = max(o.labels)
-    if ceiling > min(o.labels):
-        best = {v: results[ceiling, v].scores["model"]["f1"].value for v in o.variants}
-        share = {v: results[min(o.labels, key=lambda n: abs(n-174)), v].scores["model"]["f1"].value/np.float64(best[v]) for v in o.variants}
-        text += ["", "Share of the score with the most labels that about 174 labels reach: " + ", ".join(f"{v} {s:.0%}" for v, s in share.items()) + "."]
-    record(o.output, NAME, found, text)
+    test, rows, results = simulate_windows(o.test_windows, TEST_SEED), [], {}
+    for n in o.labels: rows += run(o, n, simulate_windows(n, TRAIN_SEED), test, results)
+    text = [f"# {NAME}", "", f"{o.test_windows} scored windows (seed {TEST_SEED}), {o.seeds} seeds a variant; {machine('torch', 'scikit-learn')}.", "",
+            *table("labels", o.variants[0], rows)]
+    few, ceiling = min(o.labels, key=lambda n: abs(n-174)), max(o.labels)
+    for v in o.variants if ceiling > few else ():
+        a, b = (results[n, v].scores["model"]["f1"].value for n in (few, ceiling))
+        text += ["", f"{v}: pooled bar F1 {a:.3f} with {few} labels, {b:.3f} with {ceiling:,}" + (f", of which it is {a/b:.0%}." if b else ".")]
+    record(o.output, NAME, results, text)
 
 
 if __name__ == "__main__": main()

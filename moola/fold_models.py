@@ -137,7 +137,7 @@ def group_size(
     from moola.training import choose_device
     return workers if choose_device(config.device).type == 'cpu' else 64
 
-# %% ../nbs/16b_fold_models.ipynb #87b49e7a
+# %% ../nbs/16b_fold_models.ipynb #83685e15
 def check_answer(
     answer:dict, # What a trainer returned
     job:Job, # What it was asked
@@ -170,7 +170,7 @@ def run_jobs(
     with tqdm(total=len(todo), unit='network', disable=not progress or None, dynamic_ncols=True, leave=False) as bar:
         for i in range(0, len(todo), size):
             group = todo[i:i+size]
-            for job,answer in zip(group, trainer(group, workers, progress and size >= len(todo))):
+            for job,answer in zip(group, trainer(group, workers, size >= len(todo) and not bar.disable)):
                 check_answer(answer, job)
                 write_atomic(job.path, lambda f, a=answer: np.savez(f, **a))
             bar.update(len(group))

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['TEMPERATURES', 'calibrate', 'fit_platt', 'Chosen', 'mask_spans', 'event_counts', 'choose_decoder', 'choose',
-           'Readings', 'empty_readings', 'read_out', 'mean_of_seeds', 'bar_log_loss', 'choose_segment', 'read_segments']
+           'Readings', 'empty_readings', 'read_out', 'mean_of_seeds', 'bar_log_loss', 'evidence', 'choose_segment',
+           'read_segments']
 
 # %% ../nbs/16c_readings.ipynb #9ba718c9
 from dataclasses import dataclass
@@ -147,8 +148,8 @@ def mean_of_seeds(
     "The mean logits of a fold's seeds, as one more system."
     return [[{k: np.mean([a[k] for a in answers], 0, dtype=np.float64) for k in ('valid','test','type') if k in answers[0]}] for answers in results]
 
-# %% ../nbs/16c_readings.ipynb #b5d0bd5f
-TEMPERATURES = (1., .5, .7, 1.4, 2., 2.8, 4.)
+# %% ../nbs/16c_readings.ipynb #2ab77ffb
+TEMPERATURES = (1., .7, 1.4, 2., 2.8, 4., 5.6, 8., 11., 16., 22., 32.)
 
 def bar_log_loss(
     target, # Labelled bars, any shape
@@ -158,9 +159,17 @@ def bar_log_loss(
     p = np.clip(prob, 1e-7, 1-1e-7)
     return -np.where(target, np.log(p), np.log1p(-p))
 
+def evidence(
+    prob, # Calibrated probabilities, any shape
+    share:float, # Of labelled bars, in (0, 1)
+)->np.ndarray: # Same shape
+    "The probabilities as they would be if half of all bars were labelled: what speaks for a bar beyond the share of labelled ones."
+    odds = prob*(1-share)
+    return odds/(odds + (1-prob)*share)
+
 def choose_segment(
     target, # Labelled bars of the inner block, (n, W)
-    prob, # Calibrated probabilities, (n, W)
+    prob, # From `evidence`, (n, W)
     prior, # From `length_prior`
 )->tuple[float, float]: # Temperature, and threshold for the marginals
     "The temperature with the lowest log-loss on the inner block, and the threshold with the best pooled F1 there."
@@ -177,10 +186,11 @@ def read_segments(
     "Read every window as holding exactly one segment."
     out = empty_readings(1, len(rows))
     for fold,(a,) in zip(folds, mean_of_seeds(results)):
-        prior = length_prior(mask_spans(mask[fold.train]))
+        prior,share = length_prior(mask_spans(mask[fold.train])),mask[fold.train].mean()
         scale,offset = fit_platt(mask[fold.valid], a['valid'])
-        temperature,threshold = choose_segment(mask[fold.valid], calibrate(a['valid'], scale, offset), prior)
-        marginal,best,sure = segment_posterior(calibrate(a['test'], scale, offset), prior, temperature)
+        def read(z, at=(scale,offset,share)): return evidence(calibrate(z, *at[:2]), at[2])
+        temperature,threshold = choose_segment(mask[fold.valid], read(a['valid']), prior)
+        marginal,best,sure = segment_posterior(read(a['test']), prior, temperature)
         i = np.searchsorted(rows, fold.test)
         out.chosen.append(Chosen(scale, offset, threshold, float('nan'), 0, 0, temperature))
         out.raw[0,i] = out.prob[0,i] = marginal

@@ -21,7 +21,7 @@ from moola.folds import blind, fold_data, openings, plan_folds
 from moola.many import fit_alone
 from moola.metrics import Interval, auroc, average_precision, position_prior
 from moola.nulls import swap_spans
-from moola.readings import Readings, calibrate, choose_segment, fit_platt, read_out, read_segments
+from moola.readings import Readings, calibrate, choose_segment, evidence, fit_platt, read_out, read_segments
 from moola.scores import METRICS, decide, drawn_ranking, metric_draws, ranking_curve, score_draw
 from moola.splits import Split
 from moola.training import named_features
@@ -353,7 +353,9 @@ def test_a_segment_needs_a_higher_temperature_where_bars_are_too_sure(windows):
     from moola.decode import length_prior
     z = np.random.default_rng(0).normal(0, 1.5, windows.mask.shape) + 2*windows.mask - 3
     prior = length_prior(windows.spans)
-    assert choose_segment(windows.mask, calibrate(3*z), prior)[0] > choose_segment(windows.mask, calibrate(z), prior)[0]
+    def chosen(scale): return choose_segment(windows.mask, evidence(calibrate(scale*z), windows.mask.mean()), prior)[0]
+    assert chosen(3) > chosen(1)
+    assert evidence(np.array([0, .07, .5, 1]), .07) == pytest.approx([0, .5, .93, 1])
 
 
 def test_scored_elsewhere_in_three_readings(tmp_path, windows):

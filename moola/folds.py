@@ -48,7 +48,7 @@ def time_blocks(
     rank = first.argsort(kind='stable').argsort().to_numpy()
     return (rank*min(least, len(rank))//len(rank))[group]
 
-# %% ../nbs/16a_folds.ipynb #8670d2b9
+# %% ../nbs/16a_folds.ipynb #9c3d3408
 def inner_split(
     windows:Windows, # All windows
     rows:np.ndarray, # Those that a fold may learn from
@@ -81,12 +81,13 @@ def plan_folds(
     if not 0 <= lockbox < 1: raise MoolaError(f"lockbox must lie in [0, 1), not {lockbox}")
     if len(windows) < k: raise MoolaError(f"{len(windows)} windows cannot fill {k} folds: add labels or use fewer folds")
     bar,none = pd.Timedelta(minutes=config.bar_minutes),np.arange(0)
-    known,sealed = np.arange(len(windows)),Split(none, none, none, none, False)
-    if lockbox:
-        box = split_windows(windows, lockbox, 0., config.embargo, bar, config.seed)
-        known,sealed = box.train,inner_split(windows, box.train, box.valid, config)
-    outer = split_folds(windows[known], k, config.embargo, bar, config.seed)
-    folds = [inner_split(windows, known[s.train], known[s.valid], config) for s in outer]
+    box = split_windows(windows, lockbox, 0., config.embargo, bar, config.seed) if lockbox else Split(np.arange(len(windows)), none, none, none, False)
+    outer = split_folds(windows[box.train], k, config.embargo, bar, config.seed)
+    try:
+        folds = [inner_split(windows, box.train[s.train], box.train[s.valid], config) for s in outer]
+        sealed = inner_split(windows, box.train, box.valid, config) if lockbox else Split(none, none, none, none, False)
+    except MoolaError as e:
+        raise MoolaError(f"{len(windows)} windows are too few for {k} folds{' and a lock-box' if lockbox else ''}, each with an inner block: {e}") from None
     for i,s in enumerate(folds): check_labels(windows, s, f'fold {i+1} of {k}')
     rows = np.sort(np.concatenate([s.test for s in folds]))
     fold = np.empty(len(windows), int)

@@ -17,14 +17,15 @@ import numpy as np
 import torch
 from table import machine
 
+from moola.baselines import BASELINES
 from moola.decode import choose_threshold, decode, length_prior, segment_posterior
-from moola.evaluate import calibrate, fit_platt, join_windows
 from moola.many import fit_many
 from moola.metrics import all_cuts, average_precision, best_cut, hit_rate, pooled_prf, position_prior, window_counts
+from moola.readings import calibrate, choose_segment, evidence, fit_platt
 from moola.splits import Split, split_windows
 from moola.training import mirrored, named_features
 from moola.variants import MOVES, STONES, make_config
-from moola.windows import simulate_windows
+from moola.windows import join_windows, simulate_windows
 
 TEST = dict(n=2000, seed=9001)  # the simulated windows that everything is scored on
 FIRST_SET = 101  # data seed of the first labelled set
@@ -125,18 +126,16 @@ def predict(model, x, chunk=512):
     return torch.cat([model(o.flatten(0, 1))["span"].unflatten(0, o.shape[:2]).mean(1) for o in x.split(chunk)]).float().cpu().numpy()
 
 
-def read_out(valid_logits, test_logits, valid_mask, lengths):
-    "Calibrate and choose a threshold on the inner windows, pooled over the networks; then read the test windows."
+def read_out(valid_logits, test_logits, valid_mask, lengths, share):
+    "Calibrate and choose thresholds on the inner windows, pooled over the networks; then read the test windows bar by bar, and as one segment."
     target = np.concatenate([valid_mask]*len(valid_logits))
     scale, offset = fit_platt(target, np.concatenate(valid_logits))
-    prior = length_prior(lengths)
+    prior, inner = length_prior(lengths), [calibrate(z, scale, offset) for z in valid_logits]
+    temperature, cut = choose_segment(target, evidence(np.concatenate(inner), share), prior)
     def both(z):
         p = calibrate(z, scale, offset)
-        return p, segment_posterior(p, prior)[0]
-    inner = [both(z) for z in valid_logits]
-    cuts = [choose_threshold(target, np.concatenate([o[i] for o in inner])) for i in (0, 1)]
-    tests = [both(z) for z in test_logits]
-    return cuts, tests
+        return p, segment_posterior(evidence(p, share), prior, temperature)[0]
+    return (choose_threshold(target, np.concatenate(inner)), cut), [both(z) for z in test_logits]
 
 
 def score(target, spans, prob, raw, cut):
@@ -173,11 +172,25 @@ def run(name, overrides, data, seeds, device):
             models = [r.model().to(device) for r in fitted[k*seeds:(k+1)*seeds]]
             zv, zt = ([predict(m, o) for m in models] for o in (x[torch.as_tensor(s.valid)], x_test))
             for label, v, t in (("bars", zv, zt), ("mean", [np.mean(zv, 0)], [np.mean(zt, 0)])):
-                cuts, probs = read_out(v, t, mask[s.valid], [spans[i] for i in s.train])
+                cuts, probs = read_out(v, t, mask[s.valid], [spans[i] for i in s.train], mask[s.train].mean())
                 for pq, z in zip(probs, t):
                     for p, cut, kind in zip(pq, cuts, (label, "segments" if label == "bars" else "mean_segments")):
                         found[kind].append(score(target, true_spans, p, 1/(1+np.exp(-z)), cut))
     return out, trained
+
+
+def run_baseline(name, data):
+    "A baseline's answers to the same windows, calibrated and cut on the same inner ones."
+    windows, splits, tests = data
+    mask, spans, config, out = windows.mask, windows.spans, make_config("recommended"), {}
+    for where, test in tests.items():
+        both, rows, found = join_windows([windows, test]), len(windows) + np.arange(len(test)), []
+        for s in splits:
+            z = BASELINES[name](config, both, Split(s.train, s.valid, rows, s.purged, s.by_time))
+            (cut, _), ((p, _),) = read_out([z["valid"]], [z["test"]], mask[s.valid], [spans[i] for i in s.train], mask[s.train].mean())
+            found.append(score(test.mask, test.spans, p, 1/(1+np.exp(-z["test"])), cut))
+        out[where] = dict(bars=found)
+    return out, 0.
 
 
 def pooled(counts, weights=None):
@@ -221,7 +234,7 @@ def slug(name): return "".join(ch if ch.isalnum() else "_" for ch in name)
 
 
 class Results:
-    "The scores that `--out` left in a folder, and how experiments compare."
+    "The scores that that `--out` left in a folder, and how experiments compare."
     def __init__(self, folder):
         self.files = {f.stem: dict(np.load(f)) for f in sorted(folder.glob("*.npz"))}
         self.wheres = sorted({k.split("|")[0] for d in self.files.values() for k in d if "|" in k})
@@ -249,6 +262,9 @@ class Results:
         for where in self.wheres:
             for name, (parent, _) in EXPERIMENTS.items():
                 if slug(name) in self.files: yield self.row(where, name, parent if parent and slug(parent) in self.files else None)
+            for name in BASELINES:
+                if slug(name) in self.files: yield self.row(where, name) | dict(kind="baseline")
+                if {slug(name), slug(END)} <= set(self.files): yield self.row(where, END, name) | dict(kind="against baseline")
             if not {slug(END), slug("guide")} <= set(self.files): continue
             for kind in ("segments", "mean", "mean_segments"): yield self.row(where, END, END, kind)
             for kind in READ: yield self.row(where, END, "guide", kind, "mean" if kind.startswith("mean") else "bars")
@@ -279,7 +295,8 @@ def main():
     p.add_argument("names", nargs="*")
     o = p.parse_args()
     if o.table: return show(o.table, o.save)
-    if unknown := [n for n in o.names if n not in EXPERIMENTS]: sys.exit(f"unknown experiment {unknown[0]!r}: choose from {', '.join(EXPERIMENTS)}")
+    if unknown := [n for n in o.names if n not in (*EXPERIMENTS, *BASELINES)]:
+        sys.exit(f"unknown experiment {unknown[0]!r}: choose from {', '.join((*EXPERIMENTS, *BASELINES))}")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     data = real_sets() if o.bench == "real-rule-v1" else simulated_sets(o.labels, o.sets)
     windows, splits, tests = data
@@ -288,8 +305,9 @@ def main():
     for where, t in tests.items():
         every = pooled_prf(t.mask, np.ones(t.mask.shape), .5).f1
         print(f"{where}: {len(t)} windows; marking every bar {every:.3f}, position prior {prior_score(windows, splits, t.mask):.3f}")
-    for name in o.names or EXPERIMENTS:
-        out, trained = run(name, overrides_of(name) | ({"epochs": o.epochs} if o.epochs else {}), data, o.seeds, device)
+    for name in o.names or (*EXPERIMENTS, *BASELINES):
+        out, trained = (run_baseline(name, data) if name in BASELINES else
+                        run(name, overrides_of(name) | ({"epochs": o.epochs} if o.epochs else {}), data, o.seeds, device))
         mean = {where: [np.mean([pooled(r["counts"]) for r in rows]) for rows in found.values()] for where, found in out.items()}
         scores = "  ".join(f"{where}: " + " ".join(f"{v:.3f}" for v in values) for where, values in mean.items())
         print(f"{name:32} {scores}  {trained:.1f} s", flush=True)

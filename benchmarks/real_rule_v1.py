@@ -13,10 +13,10 @@ from pathlib import Path
 from simulated_v1 import record, run, table
 from table import machine
 
-from moola.folds import join_windows
 from moola.label import HindsightRule, label_file
 from moola.runs import project_root
 from moola.variants import VARIANTS
+from moola.windows import join_windows
 
 NAME = "real-rule-v1"
 TRAIN = ("es_1m_202303", "es_1m_202504", "nq_1m_202311")

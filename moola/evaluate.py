@@ -22,7 +22,7 @@ from .bars import W
 from .errors import MoolaError
 from .evaluation_page import PAIRED, READINGS, SYSTEM_WORDS, as_score, difference_text, plain, plot_evaluation, write_pages
 from .fold_models import collect, make_jobs, run_jobs, train_networks, untrained
-from .folds import Plan, fold_data, inner_split, join_windows, plan_folds, record_opening, time_blocks
+from .folds import Plan, fold_data, inner_split, plan_folds, record_opening, time_blocks
 from .nulls import run_nulls
 from .readings import Readings, mean_of_seeds, read_out, read_segments
 from .readings import calibrate as calibrate, fit_platt as fit_platt # for those who look for them here
@@ -30,7 +30,7 @@ from .runs import project_root, write_atomic
 from .scores import METRICS, Score, decide, metric_draws, score_draw, seeds_mean
 from .splits import Split, window_groups
 from .variants import TrainConfig
-from .windows import Windows
+from .windows import Windows, join_windows
 
 # %% ../nbs/16h_evaluate.ipynb #ce3200e3
 def baseline_readings(

@@ -16,11 +16,11 @@ import numpy as np
 from .bars import W
 from .errors import MoolaError
 from .features import DISPLACEMENT, FEATURES, build_displacement, feature_series
-from .folds import fold_data, join_windows
+from .folds import fold_data
 from .runs import write_atomic
 from .splits import Split
 from .variants import TrainConfig
-from .windows import Windows
+from .windows import Windows, join_windows
 
 # %% ../nbs/16b_fold_models.ipynb #48b002e6
 class Job(NamedTuple):
@@ -31,7 +31,7 @@ class Job(NamedTuple):
     path: Path # Where its answer is kept
     name: str # For messages
 
-_CODE = ('features','swings','windows','metrics','model','losses','training','lstm','many','fold_models')
+_CODE = ('features','swings','windows','metrics','model','losses','augment','training','lstm','many','fold_models')
 _FREE = ('output','resume','overwrite','progress','device','test_fraction','min_length','data','n_windows','data_seed')
 
 def code_hash()->str: # 12 hex digits

@@ -11,7 +11,7 @@ from dataclasses import fields
 from pathlib import Path
 from fastcore.docments import docments
 from .errors import MoolaError
-from .variants import TrainConfig, VARIANTS, make_config
+from .variants import DEFAULT, TrainConfig, VARIANTS, make_config
 
 # %% ../nbs/13_commands.ipynb #9e0c6ac3
 class Parser(argparse.ArgumentParser):
@@ -38,7 +38,7 @@ def config_parser(
     docs = docments(TrainConfig)
     for f in fields(TrainConfig):
         names = dict.fromkeys([f"--{f.name.replace('_','-')}", f'--{f.name}'])
-        doc = docs[f.name] + (f": {', '.join(VARIANTS)}" if f.name == 'variant' else '')
+        doc = docs[f.name] + (f": {', '.join(VARIANTS)} (default: {DEFAULT})" if f.name == 'variant' else '')
         switch = dict(nargs='?', const=True) if f.type is bool else {}
         parser.add_argument(*names, dest=f.name, type=literal, metavar='VALUE', help=doc.replace('%','%%'), **switch)
     return parser

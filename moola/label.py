@@ -31,7 +31,7 @@ class HindsightRule:
 def segment_scores(
     ohlc:np.ndarray, # Prices, (n, W, 4)
     length:int, # Bars
-)->tuple[np.ndarray, np.ndarray, np.ndarray]: # Signed strength, efficiency and tightness (bool) of the segment that starts at each bar, (n, W-length) from bar 1 on
+)->tuple[np.ndarray, np.ndarray, np.ndarray]: # Signed strength, efficiency, tightness (bool) of the segment from each bar, (n, W-length) from bar 1 on
     "Every segment of one length."
     close,atr = ohlc[...,3],np.stack([average_true_range(o) for o in ohlc])
     step = np.diff(close, axis=1)

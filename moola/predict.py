@@ -179,7 +179,7 @@ def predict_windows(
         out[i:i+batch] = reader(torch.as_tensor(features).to(detector.device)).cpu().numpy()
     return out.reshape(x.shape[:-1])
 
-# %% ../nbs/19_predict.ipynb #5bf163ec
+# %% ../nbs/19_predict.ipynb #bd6e172b
 @dataclass(frozen=True)
 class ScanOptions:
     "How a scan reads its windows."
@@ -188,7 +188,7 @@ class ScanOptions:
     to_bar:int=85 # Last place that it is read from
     right_context:int|None=None # Bars after a bar that `live` may use; None for the fewest that leave it at `to_bar`
     precision:str|None=None # float32 or bf16; None for bf16 on a GPU that has it, else float32
-    batch:int|None=None # Windows at a time; None for 32,768 on a GPU, 64 on a CPU
+    batch:int|None=None # Windows at a time; None for 32,768 on a GPU, 128 on a CPU
     threads:int|None=None # Threads; None for as many as torch uses
 
 def _whole(name, value, low, high):
@@ -210,7 +210,8 @@ def complete(
     _whole('right_context', right, 0, W-1)
     precision = o.precision or ('bf16' if cuda and torch.cuda.is_bf16_supported() else 'float32')
     if precision not in ('bf16','float32'): raise MoolaError(f"precision is {precision!r}: choose bf16 or float32")
-    batch,threads = o.batch or (32768 if cuda else 64), o.threads or torch.get_num_threads()
+    batch = o.batch if o.batch is not None else 32768 if cuda else 128
+    threads = o.threads if o.threads is not None else torch.get_num_threads()
     _whole('batch', batch, 1, 10**9)
     _whole('threads', threads, 1, 10**9)
     return replace(o, right_context=right, precision=precision, batch=batch, threads=threads)

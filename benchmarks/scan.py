@@ -93,7 +93,7 @@ def features_rate(bars, n=8192):
     return len(starts) / seconds(lambda: fill_windows(ohlc, starts, out, threads=cores()), 5)
 
 
-def main(device="auto", bars=0, slow=200, medium=2000):
+def main(device="auto", bars=0, slow=64, medium=2000):
     device = pick_device(device)
     series = simulate_bars(bars or (YEARS if device.type == "cuda" else 20_000), 0)
     series["timestamp"] = np.datetime64("2020-01-01", "us") + np.arange(len(series)) * np.timedelta64(1, "m")  # one stretch

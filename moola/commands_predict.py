@@ -11,7 +11,7 @@ from pathlib import Path
 from .commands import Parser
 from .errors import MoolaError
 
-# %% ../nbs/20_predict_command.ipynb #21efcb35
+# %% ../nbs/20_predict_command.ipynb #dcc3c8e5
 OPTIONS = dict(output=(str, '', 'FOLDER', 'Folder for the results; empty for predictions/<name of the bars file>'),
                device=(str, 'auto', 'NAME', 'cpu, cuda, cuda:1, ..., or auto for cuda where there is one'),
                threshold=(float, None, 'P', "A bar is marked at or above it; default: the runs' own, chosen on validation windows"),
@@ -20,9 +20,9 @@ OPTIONS = dict(output=(str, '', 'FOLDER', 'Folder for the results; empty for pre
                stride=(int, 1, 'BARS', 'Bars between the starts of neighbouring windows'),
                from_bar=(int, 23, 'PLACE', 'First place in a window that probability is read from'),
                to_bar=(int, 85, 'PLACE', 'Last place in a window that probability is read from'),
-               right_context=(int, None, 'BARS', 'Bars after a bar that live may use; default: the fewest that leave it at --to-bar'),
+               right_context=(int, None, 'BARS', 'Bars after a bar that live may use; default: the network\'s own, or the fewest that leave it at --to-bar'),
                precision=(str, None, 'NAME', 'float32 or bf16; default: bf16 on a GPU that has it, else float32'),
-               batch=(int, None, 'WINDOWS', 'Windows at a time; default: 32768 on a GPU, 64 on a CPU'),
+               batch=(int, None, 'WINDOWS', 'Windows at a time; default: 32768 on a GPU, 128 on a CPU'),
                threads=(int, None, 'N', 'Threads; default: as many as torch uses'))
 
 def predict_parser():

@@ -4,22 +4,23 @@
 
 # %% auto #0
 __all__ = ['pick_device', 'Detector', 'load_predictor', 'one_way', 'SpanReader', 'feature_columns', 'Reader', 'predict_windows',
-           'ScanOptions', 'complete', 'window_starts', 'single_threads', 'read_on_cpu', 'read_on_cuda', 'add_up',
-           'windows_over', 'find_spans', 'Scan', 'scan']
+           'ScanOptions', 'complete', 'live_place', 'window_starts', 'single_threads', 'read_on_cpu', 'read_on_cuda',
+           'add_up', 'windows_over', 'find_spans', 'Scan', 'scan']
 
-# %% ../nbs/19_predict.ipynb #62de5c68
+# %% ../nbs/19_predict.ipynb #2309a62f
 import json, time
+from copy import deepcopy
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from inspect import signature
 from pathlib import Path
 import numpy as np
 import torch
 from torch import nn, Tensor
 from .errors import MoolaError
-from .model import Jade
+from .model import Jade, limited_lstm
 
 # %% ../nbs/19_predict.ipynb #fe0c0006
 def pick_device(
@@ -54,7 +55,7 @@ def _model(checkpoint):
     model.load_state_dict(checkpoint['model'])
     return model.eval().requires_grad_(False)
 
-# %% ../nbs/19_predict.ipynb #4628bb55
+# %% ../nbs/19_predict.ipynb #e2b00311
 @dataclass(eq=False)
 class Detector:
     "One or more trained networks and how to read them."
@@ -65,6 +66,12 @@ class Detector:
     min_length:int # Shortest span, in bars
     device:torch.device # Where to work
     runs:list # Where the networks came from
+
+    @property
+    def right_context(self)->int:
+        "Bars after a bar that its probability may depend on; -1 for the whole window."
+        each = [m.right_context for m in self.models]
+        return -1 if min(each) < 0 else max(each)
 
     @staticmethod
     def load(run, device:str='auto'): return load_predictor(run, device)
@@ -91,7 +98,7 @@ def load_predictor(
     return Detector([_model(c) for c in checkpoints], tuple(first['features']), first['config']['swing_rule'], threshold, min_length,
                     device, [str(r) for r in runs])
 
-# %% ../nbs/19_predict.ipynb #e2e7ce8e
+# %% ../nbs/19_predict.ipynb #e14870ec
 def one_way(
     lstm:nn.LSTM, # One layer, both directions
     suffix:str, # '' for the direction that reads forwards, '_reverse' for the other
@@ -112,8 +119,9 @@ class SpanReader(nn.Module):
         super().__init__()
         self.first,self.last,self.dtype = first,last,dtype
         lstm,linear = model.lstm,model.span_head[-1]
-        self.whole = None if lstm.num_layers == 1 else model
-        self.ahead,self.back = (one_way(lstm, s).to(dtype) for s in ('','_reverse')) if self.whole is None else (None, None)
+        self.limit,self.whole = model.right_context,model if lstm.num_layers > 1 else None
+        if self.limit >= 0: self.both = deepcopy(lstm).to(dtype)
+        elif self.whole is None: self.ahead,self.back = (one_way(lstm, s).to(dtype) for s in ('','_reverse'))
         self.register_buffer('weight', linear.weight[0].clone())
         self.register_buffer('bias', linear.bias[0].clone())
         self.eval()
@@ -123,6 +131,9 @@ class SpanReader(nn.Module):
     )->Tensor: # Logits, (n, last-first+1) float32
         if self.whole is not None: return self.whole(x)['span'][:, self.first:self.last+1]
         x,past = x.to(self.dtype),x.shape[1]-1-self.last
+        if self.limit >= 0:
+            bars = limited_lstm(self.both, x[:, :self.last+1+self.limit], self.limit)[:, self.first:self.last+1]
+            return bars.float() @ self.weight + self.bias
         ahead = self.ahead(x[:, :self.last+1])[0][:, self.first:].float()
         back = self.back(x[:, self.first:].flip(1))[0][:, past:].float()
         half = len(self.weight)//2
@@ -179,16 +190,16 @@ def predict_windows(
         out[i:i+batch] = reader(torch.as_tensor(features).to(detector.device)).cpu().numpy()
     return out.reshape(x.shape[:-1])
 
-# %% ../nbs/19_predict.ipynb #5bf163ec
+# %% ../nbs/19_predict.ipynb #ee10cf37
 @dataclass(frozen=True)
 class ScanOptions:
     "How a scan reads its windows."
     stride:int=1 # Bars between the starts of neighbouring windows
     from_bar:int=23 # First place in a window that `probability` is read from
     to_bar:int=85 # Last place that it is read from
-    right_context:int|None=None # Bars after a bar that `live` may use; None for the fewest that leave it at `to_bar`
+    right_context:int|None=None # Bars after a bar that `live` may use; None for the network's own, or the fewest that leave it at `to_bar`
     precision:str|None=None # float32 or bf16; None for bf16 on a GPU that has it, else float32
-    batch:int|None=None # Windows at a time; None for 32,768 on a GPU, 64 on a CPU
+    batch:int|None=None # Windows at a time; None for 32,768 on a GPU, 128 on a CPU
     threads:int|None=None # Threads; None for as many as torch uses
 
 def _whole(name, value, low, high):
@@ -197,23 +208,32 @@ def _whole(name, value, low, high):
 
 def complete(
     options:ScanOptions,
-    device:torch.device, # Where the scan runs
+    detector:Detector, # Its device, and how far its networks look ahead
 )->ScanOptions: # Checked, and with a value for everything
-    "Check options and fill in what depends on the device."
-    from dataclasses import replace
+    "Check options and fill in what depends on the detector."
     from moola.bars import W
-    o,cuda = options,device.type == 'cuda'
+    o,cuda = options,detector.device.type == 'cuda'
     _whole('to_bar', o.to_bar, 0, W-1)
     _whole('from_bar', o.from_bar, 0, o.to_bar)
     _whole('stride', o.stride, 1, o.to_bar-o.from_bar+1)
-    right = W-1-o.to_bar if o.right_context is None else o.right_context
+    right = o.right_context if o.right_context is not None else detector.right_context if detector.right_context >= 0 else W-1-o.to_bar
     _whole('right_context', right, 0, W-1)
     precision = o.precision or ('bf16' if cuda and torch.cuda.is_bf16_supported() else 'float32')
     if precision not in ('bf16','float32'): raise MoolaError(f"precision is {precision!r}: choose bf16 or float32")
-    batch,threads = o.batch or (32768 if cuda else 64), o.threads or torch.get_num_threads()
+    batch = o.batch if o.batch is not None else 32768 if cuda else 128
+    threads = o.threads if o.threads is not None else torch.get_num_threads()
     _whole('batch', batch, 1, 10**9)
     _whole('threads', threads, 1, 10**9)
     return replace(o, right_context=right, precision=precision, batch=batch, threads=threads)
+
+def live_place(
+    options:ScanOptions, # Complete
+    detector:Detector, # How far its networks look ahead
+)->int: # Place in the window, 0 to W-1
+    "Where in a window `live` is read, so that nothing later than `right_context` bars plays a part."
+    from moola.bars import W
+    limit,right = detector.right_context,options.right_context
+    return min(options.to_bar, W-1-limit) if 0 <= limit <= right else W-1-right
 
 # %% ../nbs/19_predict.ipynb #eaa5873a
 def window_starts(
@@ -286,26 +306,26 @@ def read_on_cuda(
             done[-1].record()
             if len(done) > 2: done.pop(0).synchronize()   # never more than two batches behind, so that the bar tells the truth
 
-# %% ../nbs/19_predict.ipynb #570322d3
+# %% ../nbs/19_predict.ipynb #9df9641a
 def add_up(
     n:int, # Bars
     parts:list[np.ndarray], # Starts of the windows of each batch
     probabilities:Iterator[Tensor], # Of each batch, (windows, last-first+1)
     options:ScanOptions, # Complete
     first:int, # Place of the first column of the probabilities
+    at:int, # Place of `live`
     device:torch.device, # Where to add
     tick, # Called with each batch's starts
 )->tuple[np.ndarray, np.ndarray]: # Mean probability, and `live`, each (n,) float32, NaN where there is none
     "Put the answers of all windows together, bar by bar."
-    a,b,q = options.from_bar-first, options.to_bar-first, -1-options.right_context
+    a,b = options.from_bar-first, options.to_bar-first
     total = torch.zeros(n, dtype=torch.float64, device=device)
     live = torch.full((n,), torch.nan, device=device)
     place = torch.arange(options.from_bar, options.to_bar+1, device=device)
-    from moola.bars import W
     for starts,p in zip(parts, probabilities):
         s = torch.from_numpy(starts).to(device)
         total.index_add_(0, (s[:,None] + place).flatten(), p[:,a:b+1].double().flatten())
-        live[s + W + q] = p[:, W+q-first]
+        live[s + at] = p[:, at-first]
         tick(starts)
     return total.cpu().numpy(), live.cpu().numpy()
 
@@ -342,7 +362,7 @@ def find_spans(
     return pd.DataFrame(dict(start_time=time.iloc[start].array, end_time=time.iloc[end-1].array, bars=end-start, score=np.concatenate(scores),
                              move=move, direction=np.array(['down','flat','up'])[np.sign(move).astype(int)+1], start=start, end=end))
 
-# %% ../nbs/19_predict.ipynb #aa1ad707
+# %% ../nbs/19_predict.ipynb #f113f5cc
 @dataclass(eq=False)
 class Scan:
     "What a scan found."
@@ -392,16 +412,16 @@ def scan(
     import pandas as pd
     from tqdm.auto import tqdm
     from moola.bars import W
-    o,began = complete(ScanOptions(**options), detector.device),time.perf_counter()
+    o,began = complete(ScanOptions(**options), detector),time.perf_counter()
     bars,ohlc,segments = _prices(bars, name, check)
-    starts,place = window_starts(segments, o.stride),W-1-o.right_context
+    starts,place = window_starts(segments, o.stride),live_place(o, detector)
     reader = Reader(detector, min(o.from_bar, place), max(o.to_bar, place), o.precision)
     parts = [starts[i:i+o.batch] for i in range(0, len(starts), o.batch)]
     read = read_on_cuda if detector.device.type == 'cuda' else read_on_cpu
     bar = tqdm(total=int(starts[-1])+W, unit=' bars', unit_scale=True, disable=not progress or None, leave=False, dynamic_ncols=True)
     with bar, torch.inference_mode():
         probabilities = read(ohlc, parts, detector, reader, o.threads)
-        try: total,live = add_up(len(bars), parts, probabilities, o, reader.first, detector.device, lambda s: bar.update(int(s[-1])+W-bar.n))
+        try: total,live = add_up(len(bars), parts, probabilities, o, reader.first, place, detector.device, lambda s: bar.update(int(s[-1])+W-bar.n))
         except torch.OutOfMemoryError:
             raise MoolaError(f"out of memory on {detector.device} with {o.batch} windows at a time: try batch {max(o.batch//2, 1)}") from None
         finally: probabilities.close()

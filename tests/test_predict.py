@@ -25,10 +25,10 @@ from moola.training import fit, model_from_checkpoint
 from moola.variants import make_config
 
 
-def detector_of(n_features=13, seed=0, names=None, layers=1):
+def detector_of(n_features=13, seed=0, names=None, layers=1, right_context=-1):
     "A detector of one network with large random weights, so that its answers differ from bar to bar."
     torch.manual_seed(seed)
-    model = Jade(n_features, hidden=8, layers=layers).eval().requires_grad_(False)
+    model = Jade(n_features, hidden=8, layers=layers, right_context=right_context).eval().requires_grad_(False)
     for p in model.parameters(): p.mul_(3)
     return Detector([model], names or (FEATURES + DISPLACEMENT)[:n_features], "origin", .5, 2, torch.device("cpu"), [f"network {seed}"])
 
@@ -81,6 +81,22 @@ def test_scan_reads_the_features_of_the_run(names): check(simulate_bars(230, 3),
 
 
 def test_scan_of_two_layers(): check(simulate_bars(230, 3), detector_of(layers=2))
+
+
+@pytest.mark.parametrize("limit,right,place", [(0, 0, 85), (5, 5, 85), (5, 8, 85), (40, 40, 64), (5, 2, 102)])
+def test_scan_of_networks_that_look_ahead_a_little(limit, right, place):
+    "The network's own limit makes `live` possible at a place that was learned, and binds `probability` too."
+    bars, detector = simulate_bars(300, 3), detector_of(right_context=limit)
+    found = scan(bars, detector, progress=False, right_context=right).probabilities
+    prob, live, count = plainly(bars, detector, right_context=W-1-place)
+    np.testing.assert_allclose(found.probability, prob, atol=1e-5)
+    np.testing.assert_allclose(found.live, live, atol=1e-5)
+    other = bars.copy()
+    other.loc[200:, OHLC] = simulate_bars(300, 8).loc[200:, OHLC].to_numpy()
+    again = scan(other, detector, progress=False, right_context=right).probabilities
+    np.testing.assert_allclose(found.probability[:200-limit], again.probability[:200-limit], atol=1e-6)
+    np.testing.assert_allclose(found.live[:200-right], again.live[:200-right], atol=1e-6)
+    assert scan(bars, detector, progress=False).about["right_context"] == limit
 
 
 def test_scan_of_several_networks():

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from simulated_v1 import TEST_SEED, TRAIN_SEED
 from table import machine
 
 from moola.bars import W
@@ -65,7 +66,7 @@ def main():
     p.add_argument("--epochs", type=int)
     p.add_argument("--save", type=Path)
     o = p.parse_args()
-    train, test = simulate_windows(o.labels, seed=101), simulate_windows(o.windows, seed=9001)
+    train, test = simulate_windows(o.labels, TRAIN_SEED), simulate_windows(o.windows, TEST_SEED)
     configs = [make_config(o.variant, seed=i, epochs=o.epochs, device="cpu") for i in range(o.seeds)]
     models = [r.model() for r in fit_many(configs, train, [split_windows(train, .2, 0.)]*o.seeds)]
     names = configs[0].features

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from simulated_v1 import TEST_SEED, TEST_WINDOWS, TRAIN_SEED
 from table import machine
 
 from moola.baselines import BASELINES
@@ -27,8 +28,6 @@ from moola.training import mirrored, named_features
 from moola.variants import MOVES, STONES, make_config
 from moola.windows import join_windows, simulate_windows
 
-TEST = dict(n=2000, seed=9001)  # the simulated windows that everything is scored on
-FIRST_SET = 101  # data seed of the first labelled set
 READ = dict(bars="bar by bar", segments="segment posterior", mean="seeds averaged", mean_segments="seeds averaged, segment posterior")
 ALL = (*STONES, "position_encoding", *MOVES)
 
@@ -68,8 +67,8 @@ def overrides_of(name):
 
 def simulated_sets(n_labels, sets):
     "Labelled sets, joined, the split of each in joined row numbers, and the windows to score."
-    parts = [simulate_windows(n_labels, FIRST_SET+i) for i in range(sets)]
-    return *join_sets(parts), {"simulated": simulate_windows(**TEST)}
+    parts = [simulate_windows(n_labels, TRAIN_SEED+i) for i in range(sets)]
+    return *join_sets(parts), {"simulated": simulate_windows(TEST_WINDOWS, TEST_SEED)}
 
 
 def join_sets(parts):

@@ -47,11 +47,12 @@ class Stretches:
         a = rng.integers(a, b-length+1)
         return self.ohlc[j,a:a+length]/max(self.size[j], 1e-12)
 
-def _places(edge, n_bars, rng):
-    "Which bars go along, and the number that the first of them gets."
+def _places(edge, start, n_bars, rng):
+    "Which bars go along, and the number that the first of them gets, so that the label begins at `start`."
     a,b = edge
-    lo,hi = max(0, a-rng.integers(*BEFORE)), min(n_bars, b+rng.integers(*AFTER))
-    return lo, hi, rng.integers(0, n_bars-(hi-lo)+1)
+    start = min(start, n_bars-(b-a))
+    before,after = min(a, start, rng.integers(*BEFORE)),min(n_bars-b, n_bars-start-(b-a), rng.integers(*AFTER))
+    return a-before, b+after, start-before
 
 def _paste(core, at, n_bars, size, stretches, rng):
     "Some bars between two stretches, or None where there is no stretch of that length."
@@ -70,11 +71,11 @@ def paste_spans(
     "Copies of the windows whose labelled bars stand elsewhere, between bars of others of these windows."
     rng,stretches,edge = np.random.default_rng(seed),Stretches(windows),_edges(windows)
     (n,n_bars),out = windows.ohlc.shape[:2],windows[np.tile(np.arange(len(windows)), copies)]
-    ohlc,moved = out.ohlc.copy(),np.zeros(len(out), int)
+    ohlc,moved,starts = out.ohlc.copy(),np.zeros(len(out), int),edge[edge[:,0] < edge[:,1],0]
     for i in range(len(out)):
         a,b = edge[i%n]
         if a == b: continue
-        lo,hi,at = _places(edge[i%n], n_bars, rng)
+        lo,hi,at = _places(edge[i%n], rng.choice(starts), n_bars, rng)
         new = _paste(windows.ohlc[i%n,lo:hi], at, n_bars, stretches.size[i%n], stretches, rng)
         if new is not None: ohlc[i],moved[i] = new,at-lo
     by = moved[out.window]

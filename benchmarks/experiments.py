@@ -130,16 +130,17 @@ def read_out(valid_logits, test_logits, valid_mask, lengths, share):
     target = np.concatenate([valid_mask]*len(valid_logits))
     scale, offset = fit_platt(target, np.concatenate(valid_logits))
     prior, inner = length_prior(lengths), [calibrate(z, scale, offset) for z in valid_logits]
-    temperature, cut = choose_segment(target, evidence(np.concatenate(inner), share), prior)
+    temperature, kept, segment_cut = choose_segment(target, np.concatenate(inner), prior, share)
+    cut = choose_threshold(target, np.concatenate(inner))
     def both(z):
         p = calibrate(z, scale, offset)
-        return p, segment_posterior(evidence(p, share), prior, temperature)[0]
-    return (choose_threshold(target, np.concatenate(inner)), cut), [both(z) for z in test_logits]
+        marginal, best, sure = segment_posterior(evidence(p, share, kept), prior, temperature)
+        return (p, cut, *decode(p, threshold=cut, min_length=2)), (marginal, segment_cut, list(best[:, None]), list(sure[:, None]))
+    return [both(z) for z in test_logits]
 
 
-def score(target, spans, prob, raw, cut):
-    "What is kept of one network: counts of each window, and single numbers."
-    found, sure = decode(prob, threshold=cut, min_length=2)
+def score(target, spans, raw, prob, cut, found, sure):
+    "What is kept of one network: counts of each window, and single numbers; `raw` is not calibrated."
     p, t = prob.ravel().clip(1e-7, 1-1e-7), target.ravel()
     edges = np.quantile(p, np.linspace(0, 1, 11)[1:-1])
     b = np.searchsorted(edges, p)
@@ -171,10 +172,10 @@ def run(name, overrides, data, seeds, device):
             models = [r.model().to(device) for r in fitted[k*seeds:(k+1)*seeds]]
             zv, zt = ([predict(m, o) for m in models] for o in (x[torch.as_tensor(s.valid)], x_test))
             for label, v, t in (("bars", zv, zt), ("mean", [np.mean(zv, 0)], [np.mean(zt, 0)])):
-                cuts, probs = read_out(v, t, mask[s.valid], [spans[i] for i in s.train], mask[s.train].mean())
-                for pq, z in zip(probs, t):
-                    for p, cut, kind in zip(pq, cuts, (label, "segments" if label == "bars" else "mean_segments")):
-                        found[kind].append(score(target, true_spans, p, 1/(1+np.exp(-z)), cut))
+                readings = read_out(v, t, mask[s.valid], [spans[i] for i in s.train], mask[s.train].mean())
+                for two, z in zip(readings, t):
+                    for reading, kind in zip(two, (label, "segments" if label == "bars" else "mean_segments")):
+                        found[kind].append(score(target, true_spans, 1/(1+np.exp(-z)), *reading))
     return out, trained
 
 
@@ -186,8 +187,8 @@ def run_baseline(name, data):
         both, rows, found = join_windows([windows, test]), len(windows) + np.arange(len(test)), []
         for s in splits:
             z = BASELINES[name](config, both, Split(s.train, s.valid, rows, s.purged, s.by_time))
-            (cut, _), ((p, _),) = read_out([z["valid"]], [z["test"]], mask[s.valid], [spans[i] for i in s.train], mask[s.train].mean())
-            found.append(score(test.mask, test.spans, p, 1/(1+np.exp(-z["test"])), cut))
+            (reading, _), = read_out([z["valid"]], [z["test"]], mask[s.valid], [spans[i] for i in s.train], mask[s.train].mean())
+            found.append(score(test.mask, test.spans, 1/(1+np.exp(-z["test"])), *reading))
         out[where] = dict(bars=found)
     return out, 0.
 

@@ -353,9 +353,10 @@ def test_a_segment_needs_a_higher_temperature_where_bars_are_too_sure(windows):
     from moola.decode import length_prior
     z = np.random.default_rng(0).normal(0, 1.5, windows.mask.shape) + 2*windows.mask - 3
     prior = length_prior(windows.spans)
-    def chosen(scale): return choose_segment(windows.mask, evidence(calibrate(scale*z), windows.mask.mean()), prior)[0]
+    def chosen(scale): return choose_segment(windows.mask, calibrate(scale*z), prior, windows.mask.mean())[0]
     assert chosen(3) > chosen(1)
     assert evidence(np.array([0, .07, .5, 1]), .07) == pytest.approx([0, .5, .93, 1])
+    assert evidence(np.array([0, .07, .5, 1]), .07, 1.) == pytest.approx([0, .07, .5, 1])
 
 
 def test_scored_elsewhere_in_three_readings(tmp_path, windows):

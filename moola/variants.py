@@ -101,6 +101,12 @@ def _sentence(e:ValidationError)->str:
     if len(err['loc']) > 1 and isinstance(err['loc'][1], int): name = f'{name}, item {err["loc"][1]+1},'
     return f"parameter {name} {msg}, not {value!r}"
 
+def _weights_of(tasks, base):
+    "The variant's weights of the tasks that are left; nothing where that can't be said."
+    names = tuple(s.strip() for s in tasks.split(',')) if isinstance(tasks, str) else tuple(tasks or ())
+    weights = dict(zip(base.tasks, base.task_weights))
+    return dict(task_weights=tuple(weights[t] for t in names)) if weights and names and set(names) <= set(weights) else {}
+
 def make_config(
     variant:str=DEFAULT, # Name of a variant
     **params, # Fields to override; None leaves the variant's own value
@@ -112,7 +118,8 @@ def make_config(
         if k in known: continue
         near = difflib.get_close_matches(k, known, 1)
         raise MoolaError(f"unknown parameter {k!r}" + (f": did you mean {near[0]!r}?" if near else f": the parameters are {', '.join(known)}"))
-    try: return replace(VARIANTS[variant], **{k:v for k,v in params.items() if v is not None})
+    base,given = VARIANTS[variant],{k:v for k,v in params.items() if v is not None}
+    try: return replace(base, **_weights_of(given.get('tasks'), base) | given)
     except ValidationError as e: raise MoolaError(_sentence(e)) from None
 
 # %% ../nbs/10_variants.ipynb #23ac69e7

@@ -193,9 +193,9 @@ def run_baseline(name, data):
     return out, 0.
 
 
-def pooled(counts, weights=None):
+def pooled(counts):
     "Pooled F1 from counts (..., windows, 3)."
-    tp, fp, fn = np.moveaxis(counts.sum(-2) if weights is None else np.tensordot(weights, counts, (-1, -2)), -1, 0)
+    tp, fp, fn = np.moveaxis(counts.sum(-2), -1, 0)
     return 2*tp / np.maximum(2*tp+fp+fn, 1)
 
 
@@ -212,15 +212,14 @@ def prior_score(windows, splits, target):
 
 def difference(a, b, sets, draws=4000, seed=0):
     "Mean difference in pooled F1 of a over b with its 95 % interval, over windows and over labelled sets: counts (networks, windows, 3)."
-    rng, per = np.random.default_rng(seed), len(a)//sets
+    rng, (n, windows, _) = np.random.default_rng(seed), a.shape
     value = float((pooled(a) - pooled(b)).mean())
-    drawn = np.empty(draws)
-    for i in range(draws):
-        w = np.bincount(rng.integers(0, a.shape[1], a.shape[1]), minlength=a.shape[1])
-        nets = (rng.integers(0, sets, sets)[:, None]*per + rng.integers(0, per, (sets, per))).ravel()
-        d = pooled(np.einsum("w,kwc->kc", w, a[nets])[:, None]) - pooled(np.einsum("w,kwc->kc", w, b[nets])[:, None])
-        drawn[i] = d.mean()
-    return value, *np.quantile(drawn, (.025, .975))
+    times = rng.multinomial(windows, np.full(windows, 1/windows), draws).astype(float)  # how often each window is drawn
+    def scores(counts): return pooled((times @ counts.swapaxes(0, 1).reshape(windows, -1)).reshape(draws, n, 1, 3))
+    d = scores(a) - scores(b)
+    i, j = rng.integers(0, sets, (draws, sets, 1)), rng.integers(0, n//sets, (draws, sets, n//sets))
+    drawn = np.take_along_axis(d, (i*(n//sets) + j).reshape(draws, -1), 1).mean(1)
+    return value, *map(float, np.quantile(drawn, (.025, .975)))
 
 
 def difference_of_means(a, b, sets, draws=4000, seed=0):
@@ -264,7 +263,8 @@ class Results:
                 if slug(name) in self.files: yield self.row(where, name, parent if parent and slug(parent) in self.files else None)
             for name in BASELINES:
                 if slug(name) in self.files: yield self.row(where, name) | dict(kind="baseline")
-                if {slug(name), slug(END)} <= set(self.files): yield self.row(where, END, name) | dict(kind="against baseline")
+                if not {slug(name), slug(END)} <= set(self.files): continue
+                for kind in ("bars", "mean"): yield self.row(where, END, name, kind) | dict(kind="against baseline")
             if not {slug(END), slug("guide")} <= set(self.files): continue
             for kind in ("segments", "mean", "mean_segments"): yield self.row(where, END, END, kind)
             for kind in READ: yield self.row(where, END, "guide", kind, "mean" if kind.startswith("mean") else "bars")

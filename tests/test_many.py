@@ -21,7 +21,7 @@ def plan(device, epochs=2, **more):
     "Three networks whose numbers and folds differ, without dropout."
     windows = simulate_windows(36, seed=1)
     folds = split_folds(windows, 3)
-    config = make_config(epochs=epochs, batch_size=8, device=device, input_dropout=0., head_dropout=0., progress=False, **more)
+    config = make_config("position_encoding", epochs=epochs, batch_size=8, device=device, input_dropout=0., head_dropout=0., progress=False, **more)
     configs = [replace(config, seed=1), replace(config, seed=2, lr=2e-3, pos_weight="auto", weight_decay=.1),
                replace(config, seed=3, max_grad_norm=.5, sigma_lr=.1)]
     return configs, windows, [folds[0], replace(folds[1], train=folds[1].train[:15]), folds[2]]

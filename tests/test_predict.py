@@ -188,7 +188,7 @@ def test_threads_are_given_back():
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")/"tiny"
-    return fit(make_config(output=str(folder), epochs=2, n_windows=40, device="cpu", progress=False)).folder
+    return fit(make_config("position_encoding", output=str(folder), epochs=2, n_windows=40, device="cpu", progress=False)).folder
 
 
 def test_load(run_folder, tmp_path):

@@ -21,7 +21,7 @@ from moola.windows import read_windows, simulate_windows, write_windows
 
 BIN = Path(sys.executable).parent
 STATS = ["mean", "std", "min", "max", "median"]
-TINY = dict(n_windows=40, device="cpu", progress=False)
+TINY = dict(variant="position_encoding", n_windows=40, device="cpu", progress=False)
 
 
 def tiny(folder, **params): return make_config(**(TINY | dict(epochs=2, output=str(folder)) | params))

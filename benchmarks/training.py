@@ -21,7 +21,7 @@ def main_job(epochs):
     "Wall time of `moola_train`, papermill included, and the run that it left."
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        moola_train(["--epochs", str(epochs), "--output", f"{folder}/run", "--progress", "False"])
+        moola_train(["--variant", "position_encoding", "--epochs", str(epochs), "--output", f"{folder}/run", "--progress", "False"])
         return time.perf_counter() - start, Run(f"{folder}/run").metadata
 
 
@@ -40,7 +40,7 @@ def matmul_rate(n=1536):
 
 def step_rows():
     "A training step with everything in it, beside the network's forward and backward alone."
-    config = make_config(device="cpu")
+    config = make_config("position_encoding", device="cpu")
     windows = load_windows(config)
     trainer = Trainer(config, windows, split_of(config, windows), torch.device("cpu"))
     rows, weight = (o[0] for o in batches(len(trainer.split.train), config.batch_size, trainer.shuffle))

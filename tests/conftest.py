@@ -1,6 +1,7 @@
 "Fixtures for all tests: the real bars and proof values, skipped where they are not on this machine."
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+
+# A shell that starts the tests in the background tells them, and whatever they start, to ignore Ctrl-C.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN: signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def shared_folder() -> Path:

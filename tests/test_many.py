@@ -21,7 +21,8 @@ def plan(device, epochs=2, **more):
     "Three networks whose numbers and folds differ, without dropout."
     windows = simulate_windows(36, seed=1)
     folds = split_folds(windows, 3)
-    config = make_config("position_encoding", epochs=epochs, batch_size=8, device=device, input_dropout=0., head_dropout=0., progress=False, **more)
+    given = dict(variant="position_encoding", epochs=epochs, batch_size=8, device=device, input_dropout=0., head_dropout=0., progress=False)
+    config = make_config(**given | more)
     configs = [replace(config, seed=1), replace(config, seed=2, lr=2e-3, pos_weight="auto", weight_decay=.1),
                replace(config, seed=3, max_grad_norm=.5, sigma_lr=.1)]
     return configs, windows, [folds[0], replace(folds[1], train=folds[1].train[:15]), folds[2]]
@@ -88,7 +89,7 @@ def test_gpu_graph_as_eager(more):
     configs, windows, splits = plan("cuda")
     def losses(graph):
         torch.manual_seed(7)
-        t = Trainer(make_config(device="cuda", batch_size=8, **more), windows, splits[0], torch.device("cuda"))
+        t = Trainer(make_config(**dict(variant="position_encoding", device="cuda", batch_size=8) | more), windows, splits[0], torch.device("cuda"))
         if not graph: t.prepare = lambda: None
         return [(t.train_epoch()[0], t.evaluate(splits[0].valid)[0]) for _ in range(2)]
     for (a, va), (b, vb) in zip(losses(True), losses(False)):

@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -249,11 +248,15 @@ def test_wrong_input_is_one_sentence(words, message, run_folder, tmp_path, monke
 
 def test_stopped_scan_writes_nothing(run_folder, tmp_path):
     "Ctrl-C, as from a terminal, while windows are read."
-    simulate_bars(60_000, 1).to_parquet(tmp_path/"long.parquet")
+    simulate_bars(200_000, 1).to_parquet(tmp_path/"long.parquet")
     code = "import sys; from moola.commands_predict import moola_predict; moola_predict(sys.argv[1:])"
     command = [sys.executable, "-c", code, "--run", str(run_folder), "--bars", "long.parquet", "--device", "cpu", "--threads", "1"]
     p = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True, env=os.environ | {"TQDM_MININTERVAL": "0"})
-    time.sleep(6)
+    seen = ""
+    while "bars/s" not in seen: # the progress bar says that windows are being read
+        char = p.stderr.read(1)
+        assert char, seen
+        seen += char
     os.killpg(p.pid, signal.SIGINT)
     err = p.communicate(timeout=60)[1]
     assert p.returncode == 130

@@ -1,9 +1,11 @@
 "Scanning bars: what no page has room to show."
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
+import termios
 import threading
 from dataclasses import replace
 
@@ -251,14 +253,16 @@ def test_stopped_scan_writes_nothing(run_folder, tmp_path):
     simulate_bars(200_000, 1).to_parquet(tmp_path/"long.parquet")
     code = "import sys; from moola.commands_predict import moola_predict; moola_predict(sys.argv[1:])"
     command = [sys.executable, "-c", code, "--run", str(run_folder), "--bars", "long.parquet", "--device", "cpu", "--threads", "1"]
-    p = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True, env=os.environ | {"TQDM_MININTERVAL": "0"})
-    seen = ""
-    while "bars/s" not in seen: # the progress bar says that windows are being read
-        char = p.stderr.read(1)
-        assert char, seen
-        seen += char
+    screen, terminal = pty.openpty() # a progress bar shows on a terminal only
+    termios.tcsetwinsize(screen, (24, 100))
+    p = subprocess.Popen(command, cwd=tmp_path, stdout=terminal, stderr=terminal, start_new_session=True)
+    os.close(terminal)
+    seen = b""
+    while b"bars/s" not in seen: seen += os.read(screen, 1000)
     os.killpg(p.pid, signal.SIGINT)
-    err = p.communicate(timeout=60)[1]
+    p.wait(timeout=60)
+    err = (seen + os.read(screen, 10000)).decode()
+    os.close(screen)
     assert p.returncode == 130
     assert "stopped; nothing was written" in err
     assert sorted(f.name for f in tmp_path.iterdir()) == ["long.parquet"]

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['TABLES', 'RUN_FILES', 'is_free', 'is_run', 'project_root', 'launcher', 'notebook_folder', 'choose_folder',
-           'write_atomic', 'RunLog', 'Run']
+           'write_atomic', 'RunLog', 'Run', 'finished_runs', 'find_run', 'find_runs', 'check_parameters']
 
-# %% ../nbs/10_runs.ipynb #fcc4a9a7
-import csv, json, os
+# %% ../nbs/10_runs.ipynb #38d28fc3
+import csv, difflib, json, os
 from functools import cached_property, partial
 from pathlib import Path
 import numpy as np
@@ -108,7 +108,7 @@ class RunLog:
             keep = [o for o in lines if o.endswith('\n') and o.count(',') >= header.count(',') and int(o.split(',')[0]) <= epoch]
             write_atomic(path, partial(_write_lines, [header,*keep]))
 
-# %% ../nbs/10_runs.ipynb #aabd8396
+# %% ../nbs/10_runs.ipynb #2ab63069
 class Run:
     "A run folder, finished or not."
     def __init__(self,
@@ -130,6 +130,16 @@ class Run:
         if not path.exists(): raise MoolaError(f"{self.folder} has no {path.name}: the run ended before it was written")
         return pd.read_csv(path)
 
+    def require(self,
+        *files, # Names of files that a page or a command reads
+    ):
+        "Raise `MoolaError` with one sentence that names all files that are missing, and says how far the run came."
+        missing = [f for f in files if not (self.folder/f).exists()]
+        if not missing: return
+        m = self.metadata
+        names = ', '.join(missing[:-1]) + ' and '*(len(missing) > 1) + missing[-1]
+        raise MoolaError(f"{self.folder} lacks {names}: the run is {m['status']} after {m['epochs_done']} of {m['config']['epochs']} epochs")
+
     @property
     def epochs(self)->pd.DataFrame: return self.table('epoch_metrics')
 
@@ -150,3 +160,44 @@ class Run:
         return '\n'.join(lines + m.get('words', []))
 
     def _repr_html_(self): return '<pre>' + repr(self).replace('&','&amp;').replace('<','&lt;') + '</pre>'
+
+# %% ../nbs/10_runs.ipynb #6057a898
+def finished_runs(
+    folder=None, # Where run folders are; None for the project's artifacts/
+)->list[Run]: # Newest first
+    "The runs that came to their end."
+    found = [Run(p.parent) for p in Path(folder or project_root()/'artifacts').glob('*/metadata.json')]
+    return sorted((r for r in found if r.metadata.get('status') == 'finished'), key=lambda r: r.metadata['ended'], reverse=True)
+
+def find_run(
+    path:str='', # Folder of a run; empty for the newest finished one
+)->Run:
+    "The run to look at; raises `MoolaError` where there is none."
+    if path:
+        places = [p for p in (Path(path), project_root()/path) if p.is_dir()]
+        if not places: raise MoolaError(f"there is no folder {path}: name the folder of a run")
+        return Run(next((p for p in places if (p/'metadata.json').exists()), places[0]))
+    if runs := finished_runs(): return runs[0]
+    raise MoolaError("there is no finished run below artifacts/: train one with moola_train, or name the folder of a run")
+
+def find_runs(
+    paths:str|list='', # Folders of runs, as a list or comma-separated; empty for all finished ones
+)->list[Run]: # In the order given; otherwise oldest first
+    "The runs to compare; raises `MoolaError` where one is missing."
+    names = [p.strip() for p in paths.split(',')] if isinstance(paths, str) else [str(p) for p in paths]
+    if names := list(dict.fromkeys(filter(None, names))): return [find_run(p) for p in names]
+    find_run()
+    return finished_runs()[::-1]
+
+# %% ../nbs/10_runs.ipynb #2e9a8fac
+def check_parameters(
+    names:dict, # `globals()` of a notebook, after its parameters
+    before:dict, # A copy of the same from before them
+    *known, # The parameters that it has
+):
+    "Raise `MoolaError` where a notebook was given a parameter that it does not have."
+    own = ('before', 'In', 'Out', 'exit', 'quit', 'open', *known)
+    new = [k for k,v in names.items() if not k.startswith('_') and k not in own and (k not in before or before[k] is not v)]
+    if not new: return
+    near = difflib.get_close_matches(new[0], known, 1)
+    raise MoolaError(f"unknown parameter {new[0]!r}: " + (f"did you mean {near[0]!r}?" if near else f"the parameters are {', '.join(known)}"))

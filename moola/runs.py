@@ -108,7 +108,7 @@ class RunLog:
             keep = [o for o in lines if o.endswith('\n') and o.count(',') >= header.count(',') and int(o.split(',')[0]) <= epoch]
             write_atomic(path, partial(_write_lines, [header,*keep]))
 
-# %% ../nbs/10_runs.ipynb #2ab63069
+# %% ../nbs/10_runs.ipynb #f2060c84
 class Run:
     "A run folder, finished or not."
     def __init__(self,
@@ -138,7 +138,8 @@ class Run:
         if not missing: return
         m = self.metadata
         names = ', '.join(missing[:-1]) + ' and '*(len(missing) > 1) + missing[-1]
-        raise MoolaError(f"{self.folder} lacks {names}: the run is {m['status']} after {m['epochs_done']} of {m['config']['epochs']} epochs")
+        how = 'finished' if m['status'] == 'finished' else f"{m['status']} after {m['epochs_done']} of {m['config']['epochs']} epochs"
+        raise MoolaError(f"{self.folder} lacks {names}: the run is {how}" + ', so that was lost later'*(how == 'finished'))
 
     @property
     def epochs(self)->pd.DataFrame: return self.table('epoch_metrics')
@@ -161,7 +162,7 @@ class Run:
 
     def _repr_html_(self): return '<pre>' + repr(self).replace('&','&amp;').replace('<','&lt;') + '</pre>'
 
-# %% ../nbs/10_runs.ipynb #6057a898
+# %% ../nbs/10_runs.ipynb #dd025821
 def finished_runs(
     folder=None, # Where run folders are; None for the project's artifacts/
 )->list[Run]: # Newest first
@@ -170,9 +171,10 @@ def finished_runs(
     return sorted((r for r in found if r.metadata.get('status') == 'finished'), key=lambda r: r.metadata['ended'], reverse=True)
 
 def find_run(
-    path:str='', # Folder of a run; empty for the newest finished one
+    path:str|Path|Run='', # Folder of a run, or a run; empty for the newest finished one
 )->Run:
     "The run to look at; raises `MoolaError` where there is none."
+    if isinstance(path, Run): return path
     if path:
         places = [p for p in (Path(path), project_root()/path) if p.is_dir()]
         if not places: raise MoolaError(f"there is no folder {path}: name the folder of a run")
@@ -181,10 +183,10 @@ def find_run(
     raise MoolaError("there is no finished run below artifacts/: train one with moola_train, or name the folder of a run")
 
 def find_runs(
-    paths:str|list='', # Folders of runs, as a list or comma-separated; empty for all finished ones
+    paths:str|list='', # Folders of runs, as a list or comma-separated, or runs; empty for all finished ones
 )->list[Run]: # In the order given; otherwise oldest first
     "The runs to compare; raises `MoolaError` where one is missing."
-    names = [p.strip() for p in paths.split(',')] if isinstance(paths, str) else [str(p) for p in paths]
+    names = [p.strip() for p in paths.split(',')] if isinstance(paths, str) else list(paths)
     if names := list(dict.fromkeys(filter(None, names))): return [find_run(p) for p in names]
     find_run()
     return finished_runs()[::-1]

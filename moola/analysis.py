@@ -144,7 +144,7 @@ def plot_convergence(
     legend_below(fig, axes[1,0])
     return fig,axes
 
-# %% ../nbs/12_analysis.ipynb #cdec15f7
+# %% ../nbs/12_analysis.ipynb #4781c416
 EXPLODING,VANISHING = 100., .001  # The guide's limits of the total gradient norm
 
 def draw_limit_text(
@@ -238,7 +238,7 @@ def diagnose(
     lr = f"{e.lr.iloc[0]:g}" if e.lr.nunique() == 1 else f"{e.lr.min():g} to {e.lr.max():g}"
     return [*out, f"Learning rate {lr}; an epoch took {e.epoch_time.median():.2g} s (median), all {len(e)} together {e.epoch_time.sum():.3g} s."]
 
-# %% ../nbs/12_analysis.ipynb #f1ae4d45
+# %% ../nbs/12_analysis.ipynb #8615b832
 def draw_means(
     ax, # Axes to draw on
     run:Run, # With at least one epoch
@@ -265,7 +265,7 @@ def draw_distributions(
     bins = np.linspace(0, 1, 41)
     for inside,color,name in ((False,BLUE,'outside'), (True,ORANGE,'inside')):
         p = prob[target == inside]
-        ax.hist(p, bins, weights=np.full(len(p), 1/len(p)), alpha=.6, color=color, label=f'{name} the spans')
+        ax.hist(p, bins, weights=np.full(len(p), 1/len(p)), histtype='step', lw=1.5, color=color, label=f'{name} the spans')
     ax.axvline(run.metadata['best']['threshold'], color='.3', ls='--', lw=1, label='threshold')
     ax.set(xlabel='span probability', ylabel='share of the bars, logarithmic', title=f"Best epoch, {run.metadata['best']['epoch']}, {PART_WORDS[part]}",
            xlim=(0,1), yscale='log', ylim=(1e-4,3))

@@ -108,7 +108,7 @@ class RunLog:
             keep = [o for o in lines if o.endswith('\n') and o.count(',') >= header.count(',') and int(o.split(',')[0]) <= epoch]
             write_atomic(path, partial(_write_lines, [header,*keep]))
 
-# %% ../nbs/10_runs.ipynb #f2060c84
+# %% ../nbs/10_runs.ipynb #43b45da6
 class Run:
     "A run folder, finished or not."
     def __init__(self,
@@ -118,7 +118,10 @@ class Run:
         if not (self.folder/'metadata.json').exists(): raise MoolaError(f"{self.folder} holds no run: there is no metadata.json")
 
     @cached_property
-    def metadata(self)->dict: return json.loads((self.folder/'metadata.json').read_text())
+    def metadata(self)->dict:
+        try: return json.loads((self.folder/'metadata.json').read_text())
+        except ValueError as e: raise MoolaError(f"{self.folder/'metadata.json'} is damaged: {e}") from None
+
     @cached_property
     def config(self)->TrainConfig: return config_from_dict(self.metadata['config'])
 
@@ -128,7 +131,8 @@ class Run:
         "One of the run's tables; raises `MoolaError` where it is missing."
         path = self.folder/f'{name}.csv'
         if not path.exists(): raise MoolaError(f"{self.folder} has no {path.name}: the run ended before it was written")
-        return pd.read_csv(path)
+        try: return pd.read_csv(path)
+        except (pd.errors.EmptyDataError, pd.errors.ParserError) as e: raise MoolaError(f"{path} is damaged: {str(e).strip()}") from None
 
     def require(self,
         *files, # Names of files that a page or a command reads
@@ -162,13 +166,16 @@ class Run:
 
     def _repr_html_(self): return '<pre>' + repr(self).replace('&','&amp;').replace('<','&lt;') + '</pre>'
 
-# %% ../nbs/10_runs.ipynb #dd025821
+# %% ../nbs/10_runs.ipynb #395af78d
 def finished_runs(
     folder=None, # Where run folders are; None for the project's artifacts/
 )->list[Run]: # Newest first
     "The runs that came to their end."
+    def status(r):
+        try: return r.metadata['status']
+        except MoolaError: return 'damaged'
     found = [Run(p.parent) for p in Path(folder or project_root()/'artifacts').glob('*/metadata.json')]
-    return sorted((r for r in found if r.metadata.get('status') == 'finished'), key=lambda r: r.metadata['ended'], reverse=True)
+    return sorted((r for r in found if status(r) == 'finished'), key=lambda r: r.metadata['ended'], reverse=True)
 
 def find_run(
     path:str|Path|Run='', # Folder of a run, or a run; empty for the newest finished one

@@ -128,7 +128,7 @@ def paired_differences(
         out['span F1 at the threshold'][label] = metric_interval(target, p1, 'span_f1', t1, other=p0, other_threshold=t0)
     return out
 
-# %% ../nbs/21_report.ipynb #3d74acac
+# %% ../nbs/21_report.ipynb #730b07bd
 WHOSE = ('output','progress','resume','overwrite') # Not part of what was trained
 CRITERIA_WORDS = dict(val_loss_drop='fall of the validation loss', span_f1='span F1 at 0.5', separation='separation')
 
@@ -140,7 +140,7 @@ def about(
     d,usual = m['data'],asdict(VARIANTS[run.config.variant]) if run.config.variant in VARIANTS else {}
     changed = {k: v for k,v in c.items() if k not in WHOSE and k in usual and v != usual[k]}
     rows = dict(variant=c['variant'], status=f"{m['status']}, {m['epochs_done']} of {c['epochs']} epochs",
-                windows=f"{d['windows']} from {Path(d['path']).name}",
+                windows=d['path'] if d['path'].startswith('simulated') else f"{d['windows']} from {Path(d['path']).name}",
                 parts=', '.join(f'{n} {k}' for k,n in d['split'].items()) + (', blocks of time' if d['split_by_time'] else ', random groups'),
                 labelled=f"{d['in_span_share']:.1%} of the bars, {d['spans']} spans", tasks=', '.join(m['tasks']), features=str(len(c['features'])),
                 changed=', '.join(f'{k} = {v}' for k,v in changed.items()) or 'nothing: as the variant has it', device=m['device'],
@@ -163,7 +163,7 @@ def score_lines(
 def criteria_lines(
     run:Run, # Ended
 )->list: # Lines of cells, the first one the head
-    "The guide's criteria."
+    "The criteria of the run's variant."
     def number(k, v): return f'{v:.1%}' if k == 'val_loss_drop' else f'{v:.3f}'
     criteria = check_criteria(run.config.variant, measure(run))
     return [['tier', '', 'asked for', 'measured', ''], *([t, CRITERIA_WORDS[k], number(k, limit), number(k, value), 'reached' if ok else 'not reached']
@@ -178,7 +178,7 @@ def epoch_lines(
     e = e[(e.epoch == run.metadata['best']['epoch']) | (e.epoch > e.epoch.max()-last)]
     return [list(e.columns), *([f'{r[0]:.0f}', *(f'{v:.4f}' for v in r[1:])] for r in e.to_numpy())]
 
-# %% ../nbs/21_report.ipynb #0114149f
+# %% ../nbs/21_report.ipynb #8e83ead0
 PICTURES = dict(convergence='Losses above, validation scores with their chance levels below', training='Task weights, gradients, learning rate and time',
     separation='Separation by epoch above; distributions, precision and recall of the epoch that was kept below',
     thresholds='What each threshold scores, and how much it marks', reliability='Reliability, and mean probability by position in the window',
@@ -219,9 +219,9 @@ def write_report(
         if data: raise
         windows,lack = None,[f"There is no gallery and no comparison of window types: {e}."]
     pictures = draw_all(run, windows, part)
-    tables = {'The run': about(run), 'Scores': score_lines(run), "The guide's criteria": criteria_lines(run), 'Epochs': epoch_lines(run)}
-    if len(tables["The guide's criteria"]) == 1: del tables["The guide's criteria"]
-    notes = {"The guide's criteria": [f"Measured on the validation windows. The tier that is reached: {tier(run)}."],
+    tables = {'The run': about(run), 'Scores': score_lines(run), 'Criteria': criteria_lines(run), 'Epochs': epoch_lines(run)}
+    if len(tables['Criteria']) == 1: del tables['Criteria']
+    notes = {'Criteria': [f"Measured on the validation windows. The tier that is reached: {tier(run)}."],
              'Pictures': [f"Distributions, reliability, types and gallery are of the {PART_WORDS[part]} windows.", *lack]}
     summary = [*run.metadata['words'], decision(run)[1]]
     md = [f'# {title}', *summary]

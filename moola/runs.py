@@ -174,8 +174,9 @@ def finished_runs(
     def status(r):
         try: return r.metadata['status']
         except MoolaError: return 'damaged'
+    def ended(r): return r.metadata['ended'], (r.folder/'metadata.json').stat().st_mtime_ns  # runs may end in the same second
     found = [Run(p.parent) for p in Path(folder or project_root()/'artifacts').glob('*/metadata.json')]
-    return sorted((r for r in found if status(r) == 'finished'), key=lambda r: r.metadata['ended'], reverse=True)
+    return sorted((r for r in found if status(r) == 'finished'), key=ended, reverse=True)
 
 def find_run(
     path:str|Path|Run='', # Folder of a run, or a run; empty for the newest finished one

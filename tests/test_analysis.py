@@ -1,6 +1,7 @@
 "What looks at runs, as its users run it: the papermill notebooks, the guide's own snippets, and the report."
 import contextlib
 import json
+import os
 import re
 import shutil
 import sys
@@ -14,7 +15,7 @@ from bs4 import BeautifulSoup
 
 from moola.errors import MoolaError
 from moola.report import moola_report
-from moola.runs import TABLES, Run, find_run, find_runs
+from moola.runs import TABLES, Run, find_run, find_runs, finished_runs
 from moola.training import fit
 from moola.variants import make_config
 
@@ -86,6 +87,15 @@ def test_papermill_says_what_is_missing(folder, root, run, tmp_path):
     out = run("papermill", root/"nbs/analysis/convergence.ipynb", tmp_path/"out.ipynb", "-p", "run", folder, cwd=tmp_path, code=1)
     assert [line for line in out.splitlines() if line.startswith("MoolaError: ")] == [
         f"MoolaError: {folder} lacks gradient_stats.csv: the run is finished, so that was lost later"]
+
+
+@pytest.mark.parametrize("newest", [0, 1])
+def test_runs_that_end_in_the_same_second(newest, runs, tmp_path):
+    for i, r in enumerate(runs):
+        copy = Path(shutil.copytree(r.folder, tmp_path/r.folder.name))/"metadata.json"
+        copy.write_text(json.dumps(json.loads(copy.read_text()) | {"ended": "2024-01-01T00:00:00+00:00"}))
+        os.utime(copy, ns=(10, 10 + (i == newest)))
+    assert finished_runs(tmp_path)[0].folder.name == runs[newest].folder.name
 
 
 @pytest.mark.parametrize("name", PICTURES)

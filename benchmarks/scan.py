@@ -15,8 +15,8 @@ from table import cores, machine, seconds
 
 from moola.bars import OHLC, W, simulate_bars
 from moola.features import FEATURES, build_features, fill_windows
-from moola.model import Jade
-from moola.predict import Detector, pick_device, scan
+from moola.model import Jade, choose_device
+from moola.predict import Detector, scan
 
 YEARS = 1_800_000  # one-minute bars in five years
 
@@ -94,7 +94,7 @@ def features_rate(bars, n=8192):
 
 
 def main(device="auto", bars=0, slow=64, medium=2000):
-    device = pick_device(device)
+    device = choose_device(device)
     series = simulate_bars(bars or (YEARS if device.type == "cuda" else 20_000), 0)
     series["timestamp"] = np.datetime64("2020-01-01", "us") + np.arange(len(series)) * np.timedelta64(1, "m")  # one stretch
     detector, rows = untrained(device), []

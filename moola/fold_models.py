@@ -93,7 +93,8 @@ def read_network(
 )->dict: # Logits, float32: valid (n_valid, W), test (n_test, W), shifted (n_test, W-SHIFT); type (n_test,) where it is learned
     "What a network says of a fold's inner and scored windows."
     import torch
-    from moola.training import choose_device, named_features
+    from moola.model import choose_device
+    from moola.training import named_features
     device = choose_device(config.device)
     model = model.to(device)
     def ask(x):
@@ -134,7 +135,7 @@ def group_size(
     workers:int, # Processes, on a CPU
 )->int:
     "How many networks are trained before their answers are kept."
-    from moola.training import choose_device
+    from moola.model import choose_device
     return workers if choose_device(config.device).type == 'cpu' else 64
 
 # %% ../nbs/16b_fold_models.ipynb #83685e15

@@ -21,9 +21,9 @@ from .errors import MoolaError
 from .losses import TaskWeights, task_losses
 from .lstm import bilstm
 from .metrics import counts_prf
-from .model import Jade
+from .model import Jade, choose_device, make_model
 from .splits import Split
-from .training import Trainer, choose_device, choose_pos_weight, draw_rows, make_model, record_graphs, to_tensors
+from .training import Trainer, choose_pos_weight, draw_rows, record_graphs, to_tensors
 from .variants import TrainConfig
 from .windows import Windows
 

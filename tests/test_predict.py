@@ -20,9 +20,9 @@ from moola.bars import OHLC, W, cut_windows, simulate_bars
 from moola.commands_predict import moola_predict
 from moola.errors import MoolaError
 from moola.features import DISPLACEMENT, FEATURES, build_displacement, build_features
-from moola.model import Jade
+from moola.model import Jade, model_from_checkpoint
 from moola.predict import Detector, SpanReader, load_predictor, predict_windows, scan
-from moola.training import fit, model_from_checkpoint
+from moola.training import fit
 from moola.variants import make_config
 
 
@@ -199,7 +199,7 @@ def test_load(run_folder, tmp_path):
     x = torch.rand(3, W, 13)
     with torch.no_grad(): torch.testing.assert_close(detector.models[0](x)["span"], model_from_checkpoint(c)(x)["span"])
     (tmp_path/"best_model.pt").write_bytes(b"no checkpoint")
-    with pytest.raises(MoolaError, match="cannot be read"): load_predictor(tmp_path)
+    with pytest.raises(MoolaError, match="cannot be read as a checkpoint"): load_predictor(tmp_path)
     torch.save({"model": {}}, tmp_path/"best_model.pt")
     with pytest.raises(MoolaError, match="has no config, features, threshold"): load_predictor(tmp_path)
     torch.save(c | {"config": c["config"] | {"swing_rule": "close"}}, tmp_path/"best_model.pt")

@@ -13,9 +13,10 @@ import pytest
 import torch
 
 from moola.errors import MoolaError
+from moola.model import load_checkpoint, model_from_checkpoint
 from moola.runs import TABLES, Run
 from moola.splits import split_folds, split_windows
-from moola.training import fit, load_checkpoint, model_from_checkpoint
+from moola.training import fit
 from moola.variants import VARIANTS, make_config
 from moola.windows import read_windows, simulate_windows, write_windows
 

@@ -11,11 +11,10 @@ hundreds of barriers a step. Where other programs use the cores, compare OMP_WAI
 """
 import ctypes
 import resource
-import sys
 import time
 
 import torch
-from table import cores, machine
+from table import arguments, cores, show_table
 from torch import nn
 
 W, FEATURES, HIDDEN = 105, 13, 96
@@ -98,7 +97,10 @@ def cells(batch, seconds, faulted, peak, times):
 LAYOUTS = ["without oneDNN", "time first", "two directions apart", "in parts of 64", "bf16"]
 
 
-def main(sizes=(16, 32, 64, 128, 256, 512)):
+SIZES = (16, 32, 64, 128, 256, 512)
+
+
+def main(sizes=SIZES, save=None):
     import warnings
     warnings.filterwarnings("ignore", message="TF32")
     rows = []
@@ -114,10 +116,12 @@ def main(sizes=(16, 32, 64, 128, 256, 512)):
             for batch, layout in todo:
                 infer, step = measure(batch, layout)
                 rows.append([layout, memory, threads, batch, *cells(batch, *infer, one*threads, 1), *cells(batch, *step, one*threads, 3)])
-    head = ["", "freed memory", "threads", "batch", "inference ms", "GFLOP/s", "of matmul", "page faults", "training step ms", "GFLOP/s", "of matmul",
-            "page faults"]
-    print(f"\nThe LSTM on a CPU: {machine('torch')}; a float32 matrix product of 1,536 reaches {one/1e9:.0f} GFLOP/s a thread\n")
-    for r in [head, ["---"] * len(head), *rows]: print("|", " | ".join(map(str, r)), "|")
+    show_table("The LSTM on a CPU", rows, ("torch",), (f"A float32 matrix product of 1,536 reaches {one/1e9:.0f} GFLOP/s a thread.",), save,
+               ("", "freed memory", "threads", "batch", "inference ms", "GFLOP/s", "of matmul", "page faults", "training step ms", "GFLOP/s", "of matmul",
+                "page faults"))
 
 
-if __name__ == "__main__": main(*([tuple(map(int, sys.argv[1:]))] if sys.argv[1:] else []))
+if __name__ == "__main__":
+    parser = arguments(__doc__)
+    parser.add_argument("sizes", type=int, nargs="*", default=SIZES, metavar="batch")
+    main(**vars(parser.parse_args()))

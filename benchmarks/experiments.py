@@ -3,6 +3,7 @@
     python benchmarks/experiments.py --out FOLDER [NAME ...]                train and score; without names, all experiments
     python benchmarks/experiments.py --bench real-rule-v1 --out FOLDER      the same on real bars, labelled by the hindsight rule
     python benchmarks/experiments.py --table FOLDER --save FILE             the table with intervals, in Markdown and as JSON
+    python benchmarks/experiments.py --curve FOLDER ... --save FILE         scores by number of labels, a folder of `--labels N --out FOLDER` each
 
 simulated-v1 learns from several labelled sets of simulated windows and is scored on two thousand others. real-rule-v1 learns from the bars of three
 files and is scored on other months and on another instrument (see `real_rule_v1.py`). On a GPU all networks of an experiment are trained at once.
@@ -31,7 +32,7 @@ from moola.windows import join_windows, simulate_windows
 READ = dict(bars="bar by bar", segments="segment posterior", mean="seeds averaged", mean_segments="seeds averaged, segment posterior")
 ALL = (*STONES, "position_encoding", *MOVES)
 
-# name: (what it starts from, what it changes). The first ones are a chain that ends at `recommended`; the others branch off before its last step.
+# name: (what it starts from, what it changes). The first ones are a chain that ends at `recommended`; most others branch off before its last step.
 EXPERIMENTS = {
     "guide": (None, {}),
     "displacement features": ("guide", dict(features=ALL)),
@@ -55,8 +56,8 @@ EXPERIMENTS |= {name: (BRANCH, change) for name, change in {
     "spliced 3": dict(spliced=3, epochs=50), "spliced 7": dict(spliced=7, epochs=25), "spliced 7, 50 epochs": dict(spliced=7, epochs=50),
     "spliced 15": dict(spliced=15, epochs=13), "read both ways up": dict(both_ways=True),
     "spliced 15, 25 epochs": dict(spliced=15, epochs=25), "spliced 15, hidden 128": dict(spliced=15, epochs=25, hidden=128),
-    "right context 0": dict(right_context=0), "right context 3": dict(right_context=3), "right context 10": dict(right_context=10),
 }.items()}
+EXPERIMENTS |= {f"right context {n}": (END, dict(right_context=n)) for n in (0, 3, 10, 20)}
 
 
 def overrides_of(name):
@@ -229,11 +230,21 @@ def difference_of_means(a, b, sets, draws=4000, seed=0):
     return float(d.mean()), *map(float, np.quantile(d[i, j].mean((1, 2)), (.025, .975)))
 
 
+def level(counts, sets, draws=2000, seed=0):
+    "Mean pooled F1 of networks with its 95 % interval, over windows, labelled sets and networks: counts (networks, windows, 3)."
+    rng, n, windows = np.random.default_rng(seed), len(counts)//sets, counts.shape[1]
+    times = rng.multinomial(windows, np.full(windows, 1/windows), draws).astype(float)
+    scores = pooled((times @ counts.swapaxes(0, 1).reshape(windows, -1)).reshape(draws, len(counts), 1, 3))
+    i, j = rng.integers(0, sets, (draws, sets, 1)), rng.integers(0, n, (draws, sets, n))
+    drawn = np.take_along_axis(scores, (i*n + j).reshape(draws, -1), 1).mean(1)
+    return float(pooled(counts).mean()), *map(float, np.quantile(drawn, (.025, .975)))
+
+
 def slug(name): return "".join(ch if ch.isalnum() else "_" for ch in name)
 
 
 class Results:
-    "The scores that that `--out` left in a folder, and how experiments compare."
+    "The scores that `--out` left in a folder, and how experiments compare."
     def __init__(self, folder):
         self.files = {f.stem: dict(np.load(f)) for f in sorted(folder.glob("*.npz"))}
         self.wheres = sorted({k.split("|")[0] for d in self.files.values() for k in d if "|" in k})
@@ -284,6 +295,21 @@ def show(folder, save):
     if save: save.write_text(json.dumps(rows, indent=1) + "\n")
 
 
+def curve(folders, save):
+    "Scores by number of labels; `save` gets the rows as JSON."
+    rows = []
+    for folder in folders:
+        for f in sorted(folder.glob("*.npz")):
+            d = dict(np.load(f))
+            for kind in ("bars", "mean"):
+                counts, sets = d[f"simulated|{kind}|counts"].astype(float), int(d["sets"])
+                value = dict(zip(("f1", "low", "high"), level(counts, sets)))
+                rows.append(dict(labels=int(d["labels"]), recipe=str(d["name"]), reading=READ[kind], **value, sets=sets, networks=len(counts)))
+    rows.sort(key=lambda o: (o["recipe"], o["reading"], o["labels"]))
+    for o in rows: print("{recipe:20} {reading:16} {labels:6} labels  {f1:.3f} [{low:.3f}, {high:.3f}]  {networks} networks on {sets} sets".format(**o))
+    if save: save.write_text(json.dumps(rows, indent=1) + "\n")
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--bench", default="simulated-v1", choices=["simulated-v1", "real-rule-v1"])
@@ -291,10 +317,12 @@ def main():
     p.add_argument("--epochs", type=int, help="of every experiment; default: its own")
     p.add_argument("--out", type=Path)
     p.add_argument("--table", type=Path)
+    p.add_argument("--curve", type=Path, nargs="+")
     p.add_argument("--save", type=Path, help="write the table's rows to this file, as JSON")
     p.add_argument("names", nargs="*")
     o = p.parse_args()
     if o.table: return show(o.table, o.save)
+    if o.curve: return curve(o.curve, o.save)
     if unknown := [n for n in o.names if n not in (*EXPERIMENTS, *BASELINES)]:
         sys.exit(f"unknown experiment {unknown[0]!r}: choose from {', '.join((*EXPERIMENTS, *BASELINES))}")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -315,7 +343,7 @@ def main():
             o.out.mkdir(parents=True, exist_ok=True)
             keep = {f"{where}|{k}|{m}": np.stack([r[m] for r in rows]) for where, found in out.items() for k, rows in found.items() for m in rows[0]}
             keep = {k: v.astype(np.int16) if k.endswith("counts") else v for k, v in keep.items()}
-            np.savez_compressed(o.out/f"{slug(name)}.npz", sets=len(splits), **keep)
+            np.savez_compressed(o.out/f"{slug(name)}.npz", sets=len(splits), labels=o.labels, name=name, **keep)
 
 
 if __name__ == "__main__": main()

@@ -1,14 +1,13 @@
 """How fast features are built: the compiled pass, a row-by-row reference, and the floor that memory sets.
 
-    python benchmarks/features.py [windows]
+    python benchmarks/features.py [windows] [--save FILE]
 """
-import sys
 import time
 from functools import partial
 
 import numpy as np
 import pandas as pd
-from table import cores, seconds, show_table
+from table import arguments, cores, seconds, show_table
 
 from moola.bars import OHLC, W
 from moola.features import FEATURES, build_features
@@ -58,7 +57,7 @@ def row_by_row(ohlc):
     return pd.DataFrame(rows, columns=FEATURES).to_numpy(np.float32)
 
 
-def main(n=10_000, few=10):
+def main(n=10_000, save=None, few=10):
     start = time.perf_counter()
     build_features(make_windows(1))
     first = time.perf_counter() - start
@@ -86,7 +85,10 @@ def main(n=10_000, few=10):
     show_table(f"Features: bars a second, {n:,} windows of {W} bars", rows, ("numpy", "numba", "pandas"), (
         f"reference: the row-by-row DataFrame loop of this file on {few} windows; largest difference {apart:.1e}.",
         f"floor: each bar is 32 bytes in and 52 out, {moved:.0f} in all, at the {pace / 1e9:.1f} GB/s at which one core copies memory here.",
-        f"first call in this process: {first:.2f} s (compiles when nothing is cached on disk); one window a call: {one * 1e6:.0f} microseconds."))
+        f"first call in this process: {first:.2f} s (compiles when nothing is cached on disk); one window a call: {one * 1e6:.0f} microseconds."), save)
 
 
-if __name__ == "__main__": main(*(int(a) for a in sys.argv[1:2]))
+if __name__ == "__main__":
+    parser = arguments(__doc__)
+    parser.add_argument("n", type=int, nargs="?", default=10_000, metavar="windows")
+    main(**vars(parser.parse_args()))

@@ -1,12 +1,11 @@
 """Many networks at once: the recurrence alone, and folds times seeds from start to end, beside one after another.
 
-    python benchmarks/many.py [networks] [epochs]
+    python benchmarks/many.py [networks] [epochs] [--save FILE]
 """
-import sys
 import time
 
 import torch
-from table import show_table
+from table import arguments, show_table
 from torch import nn
 
 from moola.lstm import can_fuse, fused_bilstm, lstm_weights
@@ -91,11 +90,15 @@ def on_cpu(k, epochs):
         f"reference: the same networks one after another in one process of {torch.get_num_threads()} threads; ours: {cpu_count()} processes of one thread.",)
 
 
-def main(k=0, epochs=0):
+def main(k=0, epochs=0, save=None):
     gpu = torch.cuda.is_available()
     rows, notes = on_gpu(k or 40, epochs or 100) if gpu else on_cpu(k or 20, epochs or 4)
     where = torch.cuda.get_device_name() if gpu else "the CPU"
-    show_table(f"Many networks at once on {where}: 174 windows, five folds", rows, ("torch", "triton" if gpu else "joblib"), notes)
+    show_table(f"Many networks at once on {where}: 174 windows, five folds", rows, ("torch", "triton" if gpu else "joblib"), notes, save)
 
 
-if __name__ == "__main__": main(*(int(a) for a in sys.argv[1:3]))
+if __name__ == "__main__":
+    parser = arguments(__doc__)
+    parser.add_argument("k", type=int, nargs="?", default=0, metavar="networks", help="default: 40 on a GPU, 20 on a CPU")
+    parser.add_argument("epochs", type=int, nargs="?", default=0, help="default: 100 on a GPU, 4 on a CPU")
+    main(**vars(parser.parse_args()))

@@ -3,15 +3,13 @@
     python benchmarks/scan.py                                  # 20,000 bars on a CPU, 1,800,000 on a GPU
     python benchmarks/scan.py --device cuda --bars 1800000     # five years of minutes
 """
-import argparse
 import resource
-import sys
 import time
 
 import numpy as np
 import torch
 from features import row_by_row
-from table import cores, machine, seconds
+from table import arguments, cores, seconds, show_table
 
 from moola.bars import OHLC, W, simulate_bars
 from moola.features import FEATURES, build_features, fill_windows
@@ -54,9 +52,15 @@ def timed_plain(bars, detector, features):
 
 def timed_scan(bars, detector, **options):
     "Windows a second of the faster of two scans, after a short one, and the last scan."
-    scan(bars[:min(len(bars), 4*(options.get("batch") or 32768 if detector.device.type == "cuda" else 256))], detector, progress=False, check=False, **options)
+    few = 4 * (16384 if detector.device.type == "cuda" else 256)
+    scan(bars[:few], detector, progress=False, check=False, **options)
     found = [scan(bars, detector, progress=False, check=False, **options) for _ in range(2)]
     return max(f.about["windows"] / f.about["seconds"] for f in found), found[-1]
+
+
+def host_memory():
+    "The most that this process has held so far, in GB."
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def window_flops(steps=86 + 82, hidden=96):
@@ -93,17 +97,17 @@ def features_rate(bars, n=8192):
     return len(starts) / seconds(lambda: fill_windows(ohlc, starts, out, threads=cores()), 5)
 
 
-def main(device="auto", bars=0, slow=64, medium=2000):
+def main(device="auto", bars=0, save=None, slow=64, medium=2000):
     device = choose_device(device)
     series = simulate_bars(bars or (YEARS if device.type == "cuda" else 20_000), 0)
     series["timestamp"] = np.datetime64("2020-01-01", "us") + np.arange(len(series)) * np.timedelta64(1, "m")  # one stretch
-    detector, rows = untrained(device), []
+    detector, ours, before = untrained(device), {}, host_memory()
+    for precision in ("float32", "bf16"): ours[precision] = timed_scan(series, detector, precision=precision)
+    memory = f"Largest host memory: {host_memory():.2f} GB, of which {before:.2f} GB were in use before the first scan"
+    if device.type == "cuda": memory += f"; largest memory of the GPU: {torch.cuda.max_memory_allocated()/2**30:.1f} GB"
     pandas_rate, _ = timed_plain(series[:W+slow], detector, row_by_row)
     numpy_rate, expected = timed_plain(series[:W+medium], detector, build_features)
-    found = {}
-    for precision in ("float32", "bf16"):
-        rate, found[precision] = timed_scan(series, detector, precision=precision)
-        rows.append([f"ours, {precision}", rate, f"{rate/pandas_rate:,.0f} x", f"{rate/numpy_rate:.1f} x"])
+    rows = [[f"ours, {k}", rate, f"{rate/pandas_rate:,.0f} x", f"{rate/numpy_rate:.1f} x"] for k, (rate, _) in ours.items()]
     rows += [["reference: row-by-row pandas features, nn.LSTM in batches of 32", pandas_rate, "1 x", ""],
              ["reference: compiled features a window at a time, nn.LSTM in batches of 32", numpy_rate, "", "1 x"]]
     rows += [[f"floor: operations of the LSTM, {name} matrix product", matmul_rate(device, d)/window_flops(), "", ""]
@@ -111,22 +115,19 @@ def main(device="auto", bars=0, slow=64, medium=2000):
     rows += [["floor: bytes of the features, copied to the network", copy_rate(device) / (4*W*len(FEATURES)), "", ""],
              [f"the features alone, {cores()} threads", features_rate(series), "", ""]]
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
-    print(f"\nScanning {len(series):,} bars at stride 1 on {name}: {machine('torch', 'numpy', 'numba')}\n")
-    for r in [["", "bars/s", f"s for {YEARS:,} bars", "against row by row", "against compiled"], ["---"] * 5]: print("|", " | ".join(r), "|")
-    for r in rows: print("|", " | ".join([r[0], f"{r[1]:,.0f}", f"{YEARS/r[1]:,.2f}", *r[2:]]), "|")
-    a, b = (found[k].probabilities for k in ("float32", "bf16"))
-    ours = a.probability[23:medium].to_numpy()
+    a, b = (found.probabilities for _, found in ours.values())
+    middle = a.probability[23:medium].to_numpy()
     apart, live = (a.probability - b.probability).abs(), (a.live - b.live).abs()
-    print(f"\nProbabilities run from {a.probability.min():.2f} to {a.probability.max():.2f}. Largest difference of one: float32 from the plain reference "
-          f"{np.nanmax(np.abs(ours - expected[23:medium])):.1e}; bf16 from float32 {apart.max():.1e}, on average {apart.mean():.1e}, "
-          f"and of live {live.max():.1e}.")
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f"Largest host memory of the whole process: {memory:.2f} GB" +
-          (f"; of the GPU: {torch.cuda.max_memory_allocated()/2**30:.1f} GB." if device.type == "cuda" else "."))
+    agreement = (f"Probabilities run from {a.probability.min():.2f} to {a.probability.max():.2f}. Largest difference of one: float32 from the plain reference "
+                 f"{np.nanmax(np.abs(middle - expected[23:medium])):.1e}; bf16 from float32 {apart.max():.1e}, on average {apart.mean():.1e}, "
+                 f"and of live {live.max():.1e}.")
+    show_table(f"Scanning {len(series):,} bars at stride 1 on {name}", [(r[0], f"{r[1]:,.0f}", f"{YEARS/r[1]:,.2f}", *r[2:]) for r in rows],
+               ("torch", "numpy", "numba"), (agreement, f"{memory}."), save,
+               ("", "bars/s", f"s for {YEARS:,} bars", "against row by row", "against compiled"))
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = arguments(__doc__)
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--bars", type=int, default=0)
-    sys.exit(main(**vars(parser.parse_args())))
+    parser.add_argument("--bars", type=int, default=0, help="default: 20,000 on a CPU, 1,800,000 on a GPU")
+    main(**vars(parser.parse_args()))

@@ -1,9 +1,11 @@
-"Print measurements beside their reference and their floor, with the machine they were made on."
+"Print measurements beside their reference and their floor, with the machine they were made on, and keep them for the site."
+import argparse
+import json
 import os
 import platform
-import sys
 import time
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 
 def processor() -> str:
@@ -38,12 +40,25 @@ def seconds(run, repeats=9) -> float:
     return min(times)
 
 
-def show_table(title, rows, libraries=(), notes=(), file=sys.stdout):
-    "Print `rows` of (name, ours, reference, ratio, floor), each value already text; '' where there is none."
-    rows = [("", "ours", "reference", "ratio", "floor"), *rows]
-    widths = [max(len(str(r[i])) for r in rows) for i in range(5)]
-    print(f"\n{title}\n{machine(*libraries)}\n", file=file)
-    for k, r in enumerate(rows):
-        print("  ".join([str(r[0]).ljust(widths[0]), *(str(v).rjust(w) for v, w in zip(r[1:], widths[1:]))]).rstrip(), file=file)
-        if k == 0: print("  ".join("-" * w for w in widths), file=file)
-    for note in notes: print(f"\n{note}", file=file)
+def arguments(doc) -> argparse.ArgumentParser:
+    "The command line of a speed benchmark: what its docstring says, and `--save`."
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--save", type=Path, metavar="FILE", help="also write the table as JSON, as results/speed/ holds them for the site")
+    return parser
+
+
+HEAD = ("", "ours", "reference", "ratio", "floor")
+
+
+def show_table(title, rows, libraries=(), notes=(), save=None, head=HEAD):
+    "Print `rows`, each value already text and '' where there is none, under `head`; and write them to the file `save`, if any."
+    rows, where = [[str(v) for v in r] for r in rows], machine(*libraries)
+    widths = [max(map(len, column)) for column in zip(head, *rows)]
+    print(f"\n{title}\n{where}\n")
+    for k, r in enumerate([head, *rows]):
+        print("  ".join([r[0].ljust(widths[0]), *(v.rjust(w) for v, w in zip(r[1:], widths[1:]))]).rstrip())
+        if k == 0: print("  ".join("-" * w for w in widths))
+    for note in notes: print(f"\n{note}")
+    if save:
+        save.parent.mkdir(parents=True, exist_ok=True)
+        save.write_text(json.dumps(dict(title=title, machine=where, head=head, rows=rows, notes=notes), indent=1) + "\n")

@@ -3,12 +3,11 @@
     python benchmarks/training.py            # 100 epochs through papermill, about a minute on two cores
     python benchmarks/training.py 10         # any other number of epochs
 """
-import sys
 import tempfile
 import time
 
 import torch
-from table import cores, seconds, show_table
+from table import arguments, cores, seconds, show_table
 
 from moola.commands import moola_train
 from moola.model import Jade
@@ -57,7 +56,7 @@ def step_rows():
              f"{reference/ours:.2f} x", f"{floor*1e3:.1f} ms")]
 
 
-def main(epochs=100):
+def main(epochs=100, save=None):
     rows = step_rows()
     wall, run = main_job(epochs)
     trained = run["timings"]["training_s"]
@@ -66,7 +65,10 @@ def main(epochs=100):
              ("  of it start-up, scoring, plots, papermill", f"{wall-trained:.1f} s", "", "", "")]
     show_table(f"Training on {cores()} cores", rows, ["torch", "papermill"],
                ["The reference of the step is forward and backward of the same network, without losses, clipping and optimizer.",
-                "The floor counts the matrix products of the LSTM, at the speed of one large float32 product on the same threads."])
+                "The floor counts the matrix products of the LSTM, at the speed of one large float32 product on the same threads."], save)
 
 
-if __name__ == "__main__": main(*map(int, sys.argv[1:2]))
+if __name__ == "__main__":
+    parser = arguments(__doc__)
+    parser.add_argument("epochs", type=int, nargs="?", default=100)
+    main(**vars(parser.parse_args()))

@@ -1,14 +1,13 @@
 """One run on a GPU: a step replayed from its graph, and `position_encoding` on 210 windows with every artifact.
 
-    python benchmarks/training_gpu.py [epochs]
+    python benchmarks/training_gpu.py [epochs] [--save FILE]
 """
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 import torch
-from table import show_table
+from table import arguments, show_table
 
 from moola.splits import split_windows
 from moola.training import Trainer, fit
@@ -46,7 +45,7 @@ def lstm_operations(batch=32, bars=105, features=13, hidden=96):
     return 3 * 2 * 2 * batch * bars * 4 * hidden * (hidden + features)
 
 
-def main(epochs=100):
+def main(epochs=100, save=None):
     if not torch.cuda.is_available(): return print("training_gpu.py needs a CUDA GPU: skipped")
     windows, device = simulate_windows(210, seed=42), torch.device("cuda")
     split = split_windows(windows)
@@ -81,7 +80,10 @@ def main(epochs=100):
         "reference: the same step, and the same run, without the graph: `nn.LSTM` through cuDNN, one kernel after another.",
         f"floor: {operations / 1e9:.2f} GFLOP of the recurrence at the float32 rate of a large matrix product here, not the wait of 105 steps for each other.",
         f"of the run: {timings['capture_s']:.2f} s to record the step, {timings['training_s']:.2f} s in training and validation.",
-        f"first run in this process: {first:.2f} s."))
+        f"first run in this process: {first:.2f} s."), save)
 
 
-if __name__ == "__main__": main(*(int(a) for a in sys.argv[1:2]))
+if __name__ == "__main__":
+    parser = arguments(__doc__)
+    parser.add_argument("epochs", type=int, nargs="?", default=100)
+    main(**vars(parser.parse_args()))

@@ -22,7 +22,7 @@ OPTIONS = dict(output=(str, '', 'FOLDER', 'Folder for the results; empty for pre
                to_bar=(int, 85, 'PLACE', 'Last place in a window that probability is read from'),
                right_context=(int, None, 'BARS', 'Bars after a bar that live may use; default: the network\'s own, or the fewest that leave it at --to-bar'),
                precision=(str, None, 'NAME', 'float32 or bf16; default: bf16 on a GPU that has it, else float32'),
-               batch=(int, None, 'WINDOWS', 'Windows at a time; default: 32768 on a GPU, 128 on a CPU'),
+               batch=(int, None, 'WINDOWS', 'Windows at a time; default: 16384 on a GPU, 128 on a CPU'),
                threads=(int, None, 'N', 'Threads; default: as many as torch uses'))
 
 def predict_parser():

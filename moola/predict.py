@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['Detector', 'load_predictor', 'one_way', 'SpanReader', 'feature_columns', 'Reader', 'predict_windows', 'ScanOptions',
-           'complete', 'live_place', 'window_starts', 'single_threads', 'read_on_cpu', 'read_on_cuda', 'add_up',
-           'windows_over', 'find_spans', 'Scan', 'scan']
+           'complete', 'live_place', 'window_starts', 'without_advice', 'single_threads', 'read_on_cpu', 'read_on_cuda',
+           'add_up', 'windows_over', 'find_spans', 'Scan', 'scan']
 
 # %% ../nbs/19_predict.ipynb #2309a62f
-import json, time
+import json, time, warnings
 from copy import deepcopy
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -178,7 +178,7 @@ class ScanOptions:
     to_bar:int=85 # Last place that it is read from
     right_context:int|None=None # Bars after a bar that `live` may use; None for the network's own, or the fewest that leave it at `to_bar`
     precision:str|None=None # float32 or bf16; None for bf16 on a GPU that has it, else float32
-    batch:int|None=None # Windows at a time; None for 32,768 on a GPU, 128 on a CPU
+    batch:int|None=None # Windows at a time; None for 16,384 on a GPU, 128 on a CPU
     threads:int|None=None # Threads; None for as many as torch uses
 
 def _whole(name, value, low, high):
@@ -199,7 +199,7 @@ def complete(
     _whole('right_context', right, 0, W-1)
     precision = o.precision or ('bf16' if cuda and torch.cuda.is_bf16_supported() else 'float32')
     if precision not in ('bf16','float32'): raise MoolaError(f"precision is {precision!r}: choose bf16 or float32")
-    batch = o.batch if o.batch is not None else 32768 if cuda else 128
+    batch = o.batch if o.batch is not None else 16384 if cuda else 128
     threads = o.threads if o.threads is not None else torch.get_num_threads()
     _whole('batch', batch, 1, 10**9)
     _whole('threads', threads, 1, 10**9)
@@ -223,6 +223,13 @@ def window_starts(
     from moola.bars import W
     long = segments[segments[:,1]-segments[:,0] >= W]
     return np.concatenate([np.zeros(0, np.int64), *(np.arange(a, b-W+1, stride) for a,b in long)])
+
+@contextmanager
+def without_advice():
+    "Silence torch's advice to flatten an LSTM's weights: in bf16 it cannot, and copying them for each batch costs nothing that can be measured."
+    with warnings.catch_warnings():
+        warnings.filterwarnings('ignore', message='RNN module weights are not part')
+        yield
 
 @contextmanager
 def single_threads():
@@ -398,7 +405,7 @@ def scan(
     parts = [starts[i:i+o.batch] for i in range(0, len(starts), o.batch)]
     read = read_on_cuda if detector.device.type == 'cuda' else read_on_cpu
     bar = tqdm(total=int(starts[-1])+W, unit=' bars', unit_scale=True, disable=not progress or None, leave=False, dynamic_ncols=True)
-    with bar, torch.inference_mode():
+    with bar, torch.inference_mode(), without_advice():
         probabilities = read(ohlc, parts, detector, reader, o.threads)
         try: total,live = add_up(len(bars), parts, probabilities, o, reader.first, place, detector.device, lambda s: bar.update(int(s[-1])+W-bar.n))
         except torch.OutOfMemoryError:

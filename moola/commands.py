@@ -31,6 +31,7 @@ def literal(
 def config_parser(
     prog:str, # Name of the command
     description:str, # What it does
+    hidden:tuple=(), # Fields that its help leaves out
 )->Parser:
     "A parser with an option for every field of the config."
     parser = Parser(prog=prog, usage='%(prog)s [options]', description=description, allow_abbrev=False,
@@ -40,7 +41,8 @@ def config_parser(
         names = dict.fromkeys([f"--{f.name.replace('_','-')}", f'--{f.name}'])
         doc = docs[f.name] + (f": {', '.join(VARIANTS)} (default: {DEFAULT})" if f.name == 'variant' else '')
         switch = dict(nargs='?', const=True) if f.type is bool else {}
-        parser.add_argument(*names, dest=f.name, type=literal, metavar='VALUE', help=doc.replace('%','%%'), **switch)
+        parser.add_argument(*names, dest=f.name, type=literal, metavar='VALUE',
+                            help=argparse.SUPPRESS if f.name in hidden else doc.replace('%','%%'), **switch)
     return parser
 
 # %% ../nbs/13_commands.ipynb #367aac70

@@ -22,7 +22,7 @@ SWITCHES = dict(nulls='Run the null tests too, which train two more sets of netw
 
 def evaluate_parser():
     "The options of `moola_evaluate`."
-    parser = config_parser('moola_evaluate', moola_evaluate.__doc__)
+    parser = config_parser('moola_evaluate', moola_evaluate.__doc__, hidden=('output','resume','overwrite'))
     group = parser.add_argument_group('evaluation')
     for name,(kind,default,text) in OPTIONS.items():
         group.add_argument(f"--{name}", type=kind, default=default, metavar='VALUE', help=f'{text} (default: {default})' if default else text)
@@ -37,6 +37,7 @@ def check_options(
     "Refuse what cannot work, before anything is trained."
     if config.data and not Path(config.data).exists(): raise MoolaError(f"{config.data} does not exist")
     if config.output: raise MoolaError("an evaluation has no output: it goes to artifacts/evaluations/, below --name")
+    if config.resume or config.overwrite: raise MoolaError("an evaluation needs no resume and no overwrite: the same command goes on with what is there")
     for k in ('folds','seeds','workers'):
         if own[k] < (least := 2 if k == 'folds' else 1): raise MoolaError(f"{k} must be at least {least}, not {own[k]}")
     if not (other := own['compare']): return

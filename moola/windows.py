@@ -81,7 +81,7 @@ def timestamp(self:Windows)->np.ndarray|None:
     if 'timestamp' not in self.rows: return None
     t = pd.to_datetime(self.rows.timestamp)
     if t.dt.tz is not None: t = t.dt.tz_convert(None)
-    out = np.full(len(self), np.datetime64('NaT'), dtype='datetime64[ns]')
+    out = np.full(len(self), np.datetime64('NaT', 'ns'))
     out[self.window[::-1]] = t.to_numpy('datetime64[ns]')[::-1]
     return out
 

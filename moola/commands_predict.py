@@ -62,7 +62,7 @@ def _predict(run, bars, output, device, overwrite, quiet, threshold, min_length,
     "Check, scan, write, and say what was found."
     folder = _folder(output, bars, overwrite)
     if not Path(bars).exists(): raise MoolaError(f"there is no file {bars}")
-    if missing := [r for r in run if not Path(r).exists()]: raise MoolaError(f"there is no run {missing[0]}")
+    if missing := [r for r in run if not Path(r).exists()]: raise MoolaError(f"there is no model {missing[0]}")
     from moola.bars import read_bars
     from moola.predict import load_predictor, scan
     detector = load_predictor(run, device)

@@ -6,8 +6,8 @@
 __all__ = ['M_TRIM_THRESHOLD', 'M_MMAP_THRESHOLD', 'RESUME_FREE', 'load_windows', 'named_features', 'to_tensors',
            'choose_pos_weight', 'Trainer', 'keep_memory', 'record_graphs', 'explained', 'batches', 'draw_rows',
            'loss_row', 'sigma_row', 'feature_rows', 'gradient_row', 'span_metrics', 'Console', 'git_commit', 'versions',
-           'device_name', 'describe_data', 'clean_json', 'save_checkpoint', 'save_predictions', 'score_part',
-           'in_words', 'Recorder', 'split_of', 'start_run', 'check_resumable', 'fit', 'windows_line']
+           'device_name', 'describe_data', 'clean_json', 'save_predictions', 'score_part', 'calibrated_on', 'in_words',
+           'Recorder', 'split_of', 'start_run', 'check_resumable', 'fit', 'windows_line']
 
 # %% ../nbs/11_training.ipynb #780053ea
 import json, math, os, platform, subprocess, sys, time
@@ -24,13 +24,16 @@ from fastcore.basics import patch
 from tqdm.auto import tqdm
 import moola
 from .augment import mirrored, soften, training_pool
+from .calibration import fit_platt
+from .checkpoint import FORMAT, load_checkpoint, save_checkpoint
 from .decode import choose_threshold, decode
+from .drift import describe_features
 from .errors import MoolaError
 from .features import DISPLACEMENT, FEATURES, build_displacement, build_features
 from .losses import TaskWeights, task_losses
 from .metrics import (LEVEL_WORDS, Interval, average_precision, chance_levels, event_prf, hit_rate, metric_interval, pooled_prf,
                            probability_stats, span_prf, verdict)
-from .model import choose_device, load_checkpoint, make_model
+from .model import choose_device, make_model
 from .runs import RUN_FILES, Run, RunLog, choose_folder, launcher, write_atomic
 from .splits import Split, split_windows
 from .variants import TrainConfig, check_criteria, config_from_dict, make_config
@@ -407,13 +410,6 @@ def clean_json(o):
     return o.item() if isinstance(o, np.generic) else o
 
 # %% ../nbs/11_training.ipynb #92565bb5
-def save_checkpoint(
-    path:Path, # File to write
-    state:dict, # Tensors, numbers, text, and lists and dicts of these
-):
-    "Save a checkpoint that is there completely or not at all."
-    write_atomic(path, lambda f: torch.save(state, f))
-
 @patch
 @torch.no_grad()
 def state(self:Trainer)->dict: # On the CPU
@@ -468,6 +464,15 @@ def score_part(
                 at_threshold=span_metrics(target, true_spans, prob, threshold, min_length), separation=probability_stats(target, prob)['separation'],
                 intervals=intervals, chance=chance)
 
+def calibrated_on(
+    target:np.ndarray, # Labelled bars of the validation windows, (n, W) bool
+    logits:np.ndarray, # Span logits of the best epoch, (n, W)
+)->dict|None: # For the checkpoint; None where there is nothing to fit
+    "Scale and offset that make probabilities of the span logits."
+    try: a,b = fit_platt(target, logits)
+    except MoolaError: return None
+    return dict(a=a, b=b, windows=len(target))
+
 def in_words(
     scores:dict, # From `score_part`, for the parts `valid` and, where there is one, `test`
     n_valid:int, # Validation windows
@@ -498,7 +503,7 @@ class Recorder:
         self.best,self.done,self.trained_s,self.held = None,0,0.,None
         self.spans,self.mask = windows.spans,windows.mask
         self.features,self.writer,self.writing = {},ThreadPoolExecutor(1),[]
-        self.chance = self._chance()
+        self.chance,self.reference = self._chance(),self._reference()
         self.metadata = dict(status='running', config=asdict(config), epochs_done=0, best=None, pos_weight=trainer.pos_weight.item(),
             tasks=list(trainer.tasks), git=git_commit(), versions=versions(), device=device_name(trainer.device),
             data=describe_data(windows, self.split, config), chance=self.chance, started=datetime.now(UTC).isoformat(timespec='seconds'))
@@ -524,6 +529,12 @@ class Recorder:
         "Chance levels of each part, the untrained network's among them."
         untrained = {k: self.trainer.evaluate(getattr(self.split, k))[1] for k in ('train','valid','test') if len(getattr(self.split, k))}
         return {k: chance_levels(self.target('train'), self.target(k), untrained['train'], untrained[k]) for k in untrained if k != 'train'}
+
+    def _reference(self):
+        "The features that the network learns from, in brief; with `mirror` both ways up."
+        train,n = self.split.train,len(self.trainer.mask)
+        rows = torch.as_tensor(np.concatenate([train, train+n]) if self.config.mirror else train).to(self.trainer.device)
+        return describe_features(self.trainer.x[rows].cpu().numpy(), self.config.features, len(train)) if len(rows) > 1 else None
 
     def save_metadata(self, **more):
         self.metadata |= more | dict(epochs_done=self.done, best=self.best)
@@ -574,11 +585,12 @@ def _keep(self:Recorder, epoch, row, prob, target):
     "Save the state, and the model too where the epoch is the best so far."
     c,sign = self.config, -1 if self.config.monitor == 'val_loss' else 1
     if self.best is None or sign*row[c.monitor] > sign*self.best['value']:
-        threshold = float(choose_threshold(target, prob))
+        threshold = min(float(choose_threshold(target, prob)), 1.)
         self.best = dict(epoch=epoch, monitor=c.monitor, value=row[c.monitor], threshold=threshold,
                          **{k: row[k] for k in ('val_loss','span_f1','pooled_f1','average_precision','separation')})
-        self.save('best_model.pt', dict(model=self.trainer.weights_of(self.held['state']), config=asdict(c), features=list(c.features), epoch=epoch,
-            threshold=threshold, **{k: self.metadata[k] for k in ('data','versions','git','pos_weight')}))
+        self.save('best_model.pt', dict(format=FORMAT, model=self.trainer.weights_of(self.held['state']), config=asdict(c), features=list(c.features),
+            epoch=epoch, threshold=threshold, decoder=dict(min_length=c.min_length, max_gap=0), calibration=None, feature_reference=self.reference,
+            **{k: self.metadata[k] for k in ('data','versions','git','pos_weight')}))
     self.save('last.pt', self.held['state'] | dict(epoch=epoch, best=self.best, config=asdict(c),
         sha256=self.metadata['data']['sha256'], chance=clean_json(self.chance), trained_s=self.trained_s))
 
@@ -591,19 +603,22 @@ def finish(self:Recorder,
     self.wait()
     self.log.rewind(self.done)
     if self.best is None: return self.save_metadata(status=status, ended=datetime.now(UTC).isoformat(timespec='seconds')) or []
-    self.trainer.model.load_state_dict(load_checkpoint(self.folder/'best_model.pt', self.trainer.device)['model'])
-    scores = {}
+    best = load_checkpoint(self.folder/'best_model.pt', self.trainer.device)
+    self.trainer.model.load_state_dict(best['model'])
+    scores,calibration = {},None
     for part,file in (('valid','predictions.parquet'), ('test','test_predictions.parquet')):
         rows = getattr(self.split, part)
         if not len(rows): continue
-        prob = self.trainer.evaluate(rows)[1]
+        _,prob,out = self.trainer.evaluate(rows)
+        if part == 'valid': calibration = calibrated_on(self.target(part), out['span'].numpy())
         save_predictions(self.folder/file, self.windows.ids[rows], prob, self.target(part))
         scores[part] = score_part(self.target(part), [self.spans[i] for i in rows], prob, self.best['threshold'], self.config.min_length, self.chance[part])
+    save_checkpoint(self.folder/'best_model.pt', best | dict(calibration=calibration))
     words = in_words(scores, len(self.split.valid))
     epochs = pd.read_csv(self.folder/'epoch_metrics.csv')
     drop = 1 - epochs.val_loss.min()/epochs.val_loss.iloc[0]
     criteria = check_criteria(self.config.variant, dict(val_loss_drop=drop, span_f1=self.best['span_f1'], separation=self.best['separation']))
-    self.save_metadata(status=status, ended=datetime.now(UTC).isoformat(timespec='seconds'), scores=scores, words=words, criteria=criteria,
+    self.save_metadata(status=status, ended=datetime.now(UTC).isoformat(timespec='seconds'), scores=scores, words=words, criteria=criteria, calibration=calibration,
         timings=dict(capture_s=self.trainer.capture_s, training_s=self.trained_s,
             per_epoch_s=self.trained_s/max(self.done, 1), total_s=time.perf_counter()-self.started))
     return words

@@ -17,10 +17,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from moola.bars import OHLC, W, cut_windows, simulate_bars
+from moola.checkpoint import model_from_checkpoint
 from moola.commands_predict import moola_predict
 from moola.errors import MoolaError
 from moola.features import DISPLACEMENT, FEATURES, build_displacement, build_features
-from moola.model import Jade, model_from_checkpoint
+from moola.model import Jade
 from moola.predict import Detector, SpanReader, load_predictor, predict_windows, scan
 from moola.training import fit
 from moola.variants import make_config
@@ -204,7 +205,7 @@ def test_load(run_folder, tmp_path):
     with pytest.raises(MoolaError, match="has no config, features, threshold"): load_predictor(tmp_path)
     torch.save(c | {"config": c["config"] | {"swing_rule": "close"}}, tmp_path/"best_model.pt")
     with pytest.raises(MoolaError, match="differ in swing_rule"): load_predictor([run_folder, tmp_path], "cpu")
-    with pytest.raises(MoolaError, match="at least one run"): load_predictor([])
+    with pytest.raises(MoolaError, match="at least one model"): load_predictor([])
 
 
 def test_command(run_folder, tmp_path, capsys, monkeypatch):
@@ -227,7 +228,7 @@ def test_command(run_folder, tmp_path, capsys, monkeypatch):
     assert json.loads((out/"scan.json").read_text())["stride"] == 5
 
 
-WRONG = {"--run nowhere --bars b.csv": "there is no run nowhere", "--run RUN --bars nowhere.csv": "there is no file nowhere.csv",
+WRONG = {"--run nowhere --bars b.csv": "there is no model nowhere", "--run RUN --bars nowhere.csv": "there is no file nowhere.csv",
          "--run . --bars b.csv": "holds no best_model.pt", "--run RUN --bars few.csv": "few.csv has 104 bars: a window needs 105",
          "--run RUN --bars thin.csv": "thin.csv has no column close", "--run RUN --bars b.csv --device cuda:99": "device 'cuda:99' was asked for",
          "--run RUN --bars b.csv --device tpu": "unknown device 'tpu'", "--run RUN --bars b.csv --stride 0": "stride is 0",

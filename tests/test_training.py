@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 import torch
 
+from moola.checkpoint import load_checkpoint, model_from_checkpoint
 from moola.errors import MoolaError
-from moola.model import load_checkpoint, model_from_checkpoint
 from moola.runs import TABLES, Run
 from moola.splits import split_folds, split_windows
 from moola.training import fit

@@ -618,8 +618,8 @@ def finish(self:Recorder,
     epochs = pd.read_csv(self.folder/'epoch_metrics.csv')
     drop = 1 - epochs.val_loss.min()/epochs.val_loss.iloc[0]
     criteria = check_criteria(self.config.variant, dict(val_loss_drop=drop, span_f1=self.best['span_f1'], separation=self.best['separation']))
-    self.save_metadata(status=status, ended=datetime.now(UTC).isoformat(timespec='seconds'), scores=scores, words=words, criteria=criteria, calibration=calibration,
-        timings=dict(capture_s=self.trainer.capture_s, training_s=self.trained_s,
+    self.save_metadata(status=status, ended=datetime.now(UTC).isoformat(timespec='seconds'), scores=scores, words=words, criteria=criteria,
+        calibration=calibration, timings=dict(capture_s=self.trainer.capture_s, training_s=self.trained_s,
             per_epoch_s=self.trained_s/max(self.done, 1), total_s=time.perf_counter()-self.started))
     return words
 

@@ -15,6 +15,7 @@ from moola.bars import (
     SESSION,
     TICK,
     W,
+    as_bars,
     bar_length,
     check_bars,
     cut_windows,
@@ -97,6 +98,69 @@ def test_zones_stay_and_mixed_offsets_become_utc(bars, tmp_path):
     got = read_bars(write(summer, tmp_path / 'y.csv'))
     assert str(got.timestamp.dt.tz) == 'UTC' and (got.timestamp == summer.timestamp).all()
     assert segment_bars(got).tolist() == [[0, 300]]
+
+
+def counted(t, unit): return t.dt.tz_convert('UTC').dt.as_unit(unit).astype('int64')
+
+
+WHEN = {'text': lambda t: t.astype(str), 'ISO text': lambda t: pd.Series([o.isoformat() for o in t]), 'typed': lambda t: t,
+        'seconds': lambda t: counted(t, 's'), 'milliseconds': lambda t: counted(t, 'ms'), 'nanoseconds': lambda t: counted(t, 'ns'), 'index': lambda t: t}
+PRICES = {'plain': '{}', 'upper': '{}', 'title': '{}', 'numbered': '{}', 'short': '{}', 'angled': '<{}>'}
+
+
+def vendor_name(column, style):
+    if style == 'short': return column[0]
+    if style == 'numbered': return f'{OHLC.index(column)+1}. {column}'
+    return PRICES[style].format({'upper': column.upper(), 'title': column.title()}.get(style, column))
+
+
+NAMES = ['timestamp', 'ts_event', 'Datetime', 'TIME', 'Date', 'Gmt time']
+
+
+@settings(max_examples=60, deadline=None)
+@given(when=st.sampled_from(list(WHEN)), style=st.sampled_from(list(PRICES)), name=st.sampled_from(NAMES),
+       zone=st.sampled_from(['UTC', 'America/New_York', 'Asia/Tokyo', 'Europe/Berlin', '+05:30']),
+       suffix=st.sampled_from(['.csv', '.csv.gz', '.parquet', '']), shuffle=st.randoms(),
+       extra=st.lists(st.sampled_from(['Adj Close', 'symbol', 'Volume', 'VWAP', 'Dividends']), unique=True), start=st.integers(0, 500_000))
+def test_vendors(tmp_path_factory, when, style, name, zone, suffix, shuffle, extra, start):
+    "Whatever the columns are called and however they write the time, the bars are the same, at the same instants, in the same zone where the file has one."
+    plain = simulate_bars(30, 3)
+    times = pd.Series(pd.date_range(pd.Timestamp('2023-03-26') + pd.Timedelta(minutes=start), periods=30, freq='min', tz='UTC').tz_convert(zone))
+    table = plain[OHLC].rename(columns=lambda c: vendor_name(c, style)).assign(**dict.fromkeys(extra, 1.))
+    if when == 'index': table = table.set_axis(pd.DatetimeIndex(times, name=name if suffix.startswith('.csv') else None))
+    else: table.insert(0, name, WHEN[when](times))
+    columns = list(table)
+    shuffle.shuffle(columns)
+    table, before = table[columns], table.copy()
+    if suffix:
+        path = tmp_path_factory.getbasetemp() / f'vendor{suffix}'
+        table.to_parquet(path) if suffix == '.parquet' else table.to_csv(path, index=when == 'index')
+        got = read_bars(path)
+    else: got = as_bars(table)
+    assert (got.timestamp == times).all() and (got[OHLC] == plain[OHLC]).all(axis=None)
+    assert list(got)[:5] == ['timestamp', *OHLC] and set(got) >= {e.lower() for e in extra}
+    kept = when in ('typed', 'index') and suffix in ('', '.parquet')
+    assert str(got.timestamp.dt.tz) == str(times.dt.tz) if kept else got.timestamp.dt.tz is not None
+    if not suffix: pd.testing.assert_frame_equal(table, before[columns])
+
+
+@pytest.mark.parametrize('date,time', [('%Y%m%d', '%H%M%S'), ('%Y%m%d', '%H%M'), ('%d.%m.%Y', '%H:%M'), ('%Y-%m-%d', '%H:%M:%S')])
+def test_dates_and_times_as_numbers_and_with_dots(bars, tmp_path, date, time):
+    two = bars.assign(DATE=bars.timestamp.dt.strftime(date), TIME=bars.timestamp.dt.strftime(time)).drop(columns='timestamp')
+    assert (read_bars(write(two, tmp_path / 'x.csv')).timestamp == bars.timestamp).all()
+
+
+def test_dots_mean_day_first(bars):
+    day = bars.assign(timestamp=pd.Series(pd.date_range('2024-02-03', periods=300, freq='min')).dt.strftime('%d.%m.%Y %H:%M:%S.000'))
+    assert as_bars(day).timestamp[0] == pd.Timestamp('2024-02-03')
+    assert as_bars(bars.assign(timestamp=np.arange(300) + 20240101)[:31]).timestamp.iloc[-1] == pd.Timestamp('2024-01-31')
+
+
+def test_tables_of_other_kinds(bars):
+    two = bars.set_index('timestamp').rename(columns=str.title)
+    two.columns = pd.MultiIndex.from_product([two.columns, ['ES=F']], names=['Price', 'Ticker'])
+    pd.testing.assert_frame_equal(as_bars(two), bars)
+    with pytest.raises(MoolaError, match='should be a pandas DataFrame, not a list'): as_bars([1, 2])
 
 
 def test_extra_columns_come_last(bars, tmp_path):

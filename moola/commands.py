@@ -82,9 +82,8 @@ def moola_train(
     try:
         config = make_config(**params)
         if config.data and not Path(config.data).exists(): raise MoolaError(f"there is no file {config.data}")
-        from moola.runs import choose_folder
-        folder = choose_folder(config)
-        folder.mkdir(parents=True, exist_ok=True)
+        from moola.runs import choose_folder, make_folder
+        folder = make_folder(choose_folder(config))
         run_notebook(notebook_path('train.ipynb'), folder/'train.ipynb', params | dict(output=str(folder)))
     except MoolaError as e: sys.exit(f'moola_train: {e}')
     except KeyboardInterrupt: sys.exit(130)

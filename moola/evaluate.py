@@ -26,7 +26,7 @@ from .folds import Plan, fold_data, inner_split, plan_folds, record_opening, tim
 from .nulls import run_nulls
 from .readings import Readings, mean_of_seeds, read_out, read_segments
 from .readings import calibrate as calibrate, fit_platt as fit_platt # for those who look for them here
-from .runs import project_root, write_atomic
+from .runs import make_folder, project_root, write_atomic
 from .scores import METRICS, Score, decide, metric_draws, score_draw, seeds_mean
 from .splits import Split, window_groups
 from .variants import TrainConfig
@@ -218,6 +218,7 @@ def choose_folder(
     "The evaluation's folder: a new one, or that of the same evaluation."
     def same(p): return not (p/'plan.json').exists() or json.loads((p/'plan.json').read_text()).get('key') == key
     if name:
+        if Path(name).name != name: raise MoolaError(f"name is {name!r}: an evaluation is a folder right below {root}, so its name holds no slash")
         if not same(root/name): raise MoolaError(f"{root/name} holds an evaluation of another config or other data: choose another name")
         return root/name
     return next(p for i in range(1, 10**6) if same(p := root/(variant if i == 1 else f'{variant}-{i}')))
@@ -295,8 +296,7 @@ def evaluate(
     plan = plan_folds(windows, config, folds, lockbox)
     if open_lockbox and not len(plan.lockbox.test): raise MoolaError("there is no lock-box to open: lockbox is 0")
     root,key = Path(root) if root else project_root()/'artifacts'/'evaluations',evaluation_key(config, windows, folds, lockbox)
-    folder = choose_folder(root, name, config.variant, key)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = make_folder(choose_folder(root, name, config.variant, key))
     about = dict(key=key, config=asdict(config), folds=folds)
     write_atomic(folder/'plan.json', lambda f: f.write(json.dumps(clean_json(about | dict(lockbox=lockbox)), indent=1).encode()))
     baselines = BASELINES if baselines is None else baselines

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TABLES', 'RUN_FILES', 'is_free', 'is_run', 'project_root', 'launcher', 'notebook_folder', 'choose_folder',
-           'write_atomic', 'RunLog', 'Run', 'finished_runs', 'find_run', 'find_runs', 'check_parameters']
+           'make_folder', 'write_atomic', 'RunLog', 'Run', 'finished_runs', 'find_run', 'find_runs', 'check_parameters']
 
 # %% ../nbs/10_runs.ipynb #38d28fc3
 import csv, difflib, json, os
@@ -68,6 +68,15 @@ def choose_folder(
         raise MoolaError(f"{named} already holds {taken} or name another output")
     if config.overwrite: return first
     return next(p for i in range(1, 10**6) if is_free(p := first if i == 1 else first.with_name(f'{first.name}-{i}')))
+
+# %% ../nbs/10_runs.ipynb #ab10f002
+def make_folder(
+    folder:Path, # Folder to make, with those above it; may be there already
+)->Path: # The folder
+    "Make a folder, or say in a sentence why that cannot be done."
+    try: folder.mkdir(parents=True, exist_ok=True)
+    except OSError as e: raise MoolaError(f"the folder {folder} cannot be made: {e.strerror}") from None
+    return folder
 
 # %% ../nbs/10_runs.ipynb #99592a44
 def write_atomic(

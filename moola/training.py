@@ -34,7 +34,7 @@ from .losses import TaskWeights, task_losses
 from .metrics import (LEVEL_WORDS, Interval, average_precision, chance_levels, event_prf, hit_rate, metric_interval, pooled_prf,
                            probability_stats, span_prf, verdict)
 from .model import choose_device, make_model
-from .runs import RUN_FILES, Run, RunLog, choose_folder, launcher, write_atomic
+from .runs import RUN_FILES, Run, RunLog, choose_folder, launcher, make_folder, write_atomic
 from .splits import Split, split_windows
 from .variants import TrainConfig, check_criteria, config_from_dict, make_config
 from .windows import Windows, read_windows, simulate_windows, window_targets
@@ -646,7 +646,7 @@ def start_run(
     if last: check_resumable(config, last, windows, folder)
     elif config.overwrite:
         for f in RUN_FILES: (folder/f).unlink(missing_ok=True)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     torch.manual_seed(config.seed)
     recorder = Recorder(config, folder, Trainer(config, windows, split, device), windows)
     if last:

@@ -21,12 +21,13 @@ def calibrate(
 
 def fit_platt(
     target, # Labelled bars, any shape
-    logits, # Logits, the same shape
+    logits, # Logits, the same shape; those beyond 500 either way count as 500
 )->tuple[float, float]: # Scale, in [0.05, 20], and offset
     "Scale and offset with the lowest log-loss."
     from scipy.optimize import brentq
     from sklearn.linear_model import LogisticRegression
-    y,z = np.asarray(target, bool).ravel(), np.asarray(logits, np.float64).ravel()
+    y,z = np.asarray(target, bool).ravel(), np.asarray(logits, np.float64).ravel().clip(-500, 500)
+    if np.isnan(z).any(): raise MoolaError(f"{np.isnan(z).sum()} logits are NaN: there is nothing to calibrate")
     if not y.any() or y.all():
         raise MoolaError(f"{'every' if y.any() else 'no'} bar of the validation windows is labelled: there is nothing to calibrate on")
     scale = 1.
@@ -35,7 +36,7 @@ def fit_platt(
         scale = float(fit.coef_[0,0])
         if .05 <= scale <= 20: return scale, float(fit.intercept_[0])
     scale = min(max(scale, .05), 20.)
-    return scale, float(brentq(lambda b: calibrate(z, scale, b).mean() - y.mean(), -1e4, 1e4))
+    return scale, float(brentq(lambda b: calibrate(z, scale, b).mean() - y.mean(), -2e4, 2e4))
 
 # %% ../nbs/10_calibration.ipynb #56d69462
 def calibrate_prob(

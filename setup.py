@@ -46,7 +46,7 @@ setuptools.setup(
     python_requires=f">={cfg['min_python']}",
     packages=setuptools.find_packages(include=[cfg["lib_path"], f"{cfg['lib_path']}.*"]),
     install_requires=shlex.split(cfg["requirements"]),
-    extras_require={"dev": shlex.split(cfg["dev_requirements"])},
+    extras_require={"dev": shlex.split(f"{cfg['dev_requirements']} {cfg['onnx_requirements']}"), "onnx": shlex.split(cfg["onnx_requirements"])},
     entry_points={"console_scripts": cfg["console_scripts"].split(), "nbdev": ["moola=moola._modidx:d"]},
     cmdclass={"build_py": BuildWithNotebooks},
     zip_safe=False,

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['STONES', 'MOVES', 'FeatureName', 'TaskName', 'Numbers', 'Names', 'Share', 'Positive', 'Count', 'DEFAULT', 'VARIANTS',
-           'CRITERIA', 'TrainConfig', 'make_config', 'config_from_namespace', 'config_from_dict', 'check_criteria']
+           'CRITERIA', 'DEPLOY_F1', 'TrainConfig', 'make_config', 'config_from_namespace', 'config_from_dict',
+           'check_criteria', 'production_criteria']
 
 # %% ../nbs/10_variants.ipynb #7cc55776
 import difflib
@@ -158,3 +159,15 @@ def check_criteria(
     "Hold what was measured against each tier of the variant's criteria."
     def ok(k, limit): return bool(measured[k] >= limit if k == 'val_loss_drop' else measured[k] > limit)
     return {tier: {k: (limit, measured[k], ok(k,limit)) for k,limit in need.items()} for tier,need in CRITERIA.get(variant, {}).items()}
+
+# %% ../nbs/10_variants.ipynb #97ced6d2
+DEPLOY_F1 = .20 # The guide's limit for deploying a model, whatever its variant
+
+def production_criteria(
+    variant:str, # Name of a variant
+)->dict[str, float]: # metric -> limit
+    "What a model has to reach to go into production: the variant's tiers up to `target`, and the guide's limit."
+    tiers,need = CRITERIA.get(variant, {}),dict(span_f1=DEPLOY_F1)
+    for tier in ('minimum','target'):
+        for k,limit in tiers.get(tier, {}).items(): need[k] = max(limit, need.get(k, limit))
+    return need

@@ -18,16 +18,25 @@ def notebooks():
         if nb.is_file(): yield nb, f"{cfg['lib_name']}/notebooks/{nb.relative_to(nbs).as_posix()}"
 
 
-class BuildWithNotebooks(build_py):
-    "Copies the papermill notebooks into the wheel, as `moola/notebooks/`; a checkout reads them from `nbs/`."
+def production():
+    "The model that comes with moola: source in `artifacts/production/`, relative path in the package."
+    for name in ("model.pt", "model.json", "README.md"):
+        if (file := Path("artifacts", "production", name)).is_file(): yield file, f"{cfg['lib_name']}/production/{name}"
+
+
+def extras(): return [*notebooks(), *production()]
+
+
+class BuildWithExtras(build_py):
+    "Copies the papermill notebooks into the wheel, as `moola/notebooks/`, and the model, as `moola/production/`; a checkout reads both where they are."
     def run(self):
         super().run()
         if self.editable_mode: return
-        for source, target in notebooks():
+        for source, target in extras():
             self.mkpath(str(Path(self.build_lib, target).parent))
             self.copy_file(str(source), str(Path(self.build_lib, target)))
 
-    def get_source_files(self): return super().get_source_files() + [str(source) for source, _ in notebooks()]
+    def get_source_files(self): return super().get_source_files() + [str(source) for source, _ in extras()]
 
 
 setuptools.setup(
@@ -48,6 +57,6 @@ setuptools.setup(
     install_requires=shlex.split(cfg["requirements"]),
     extras_require={"dev": shlex.split(f"{cfg['dev_requirements']} {cfg['onnx_requirements']}"), "onnx": shlex.split(cfg["onnx_requirements"])},
     entry_points={"console_scripts": cfg["console_scripts"].split(), "nbdev": ["moola=moola._modidx:d"]},
-    cmdclass={"build_py": BuildWithNotebooks},
+    cmdclass={"build_py": BuildWithExtras},
     zip_safe=False,
 )

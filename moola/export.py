@@ -112,7 +112,7 @@ def network_arrays(
         (out['project_w'],out['project_b']),(out['type_w'],out['type_b']) = linear(model.project[0]),linear(model.type_head[-1])
     return {f'{n}{k}': np.ascontiguousarray(v) for k,v in out.items()}
 
-# %% ../nbs/25_export.ipynb #24686e03
+# %% ../nbs/25_export.ipynb #461bb645
 def model_schema(
     detector, # A `Detector`
 )->dict[str, str]:
@@ -122,7 +122,8 @@ def model_schema(
     from moola.windows import LABELS
     d = detector
     about = dict(moola=moola.__version__, features=feature_schema(d.features), window=W, swing_rule=d.swing_rule, threshold=d.threshold,
-                 min_length=d.min_length, window_types=list(LABELS), right_context=d.right_context, networks=[Path(r).name for r in d.runs])
+                 min_length=d.min_length, max_gap=d.max_gap, calibration=d.calibration and dict(zip('ab', d.calibration)),
+                 window_types=list(LABELS), right_context=d.right_context, networks=[Path(r).name for r in d.runs])
     return {k: json.dumps(v) for k,v in about.items()}
 
 def onnx_model(

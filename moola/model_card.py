@@ -80,13 +80,13 @@ def limit_lines(a):
                 "A few hundred labels make wide intervals: go by the lower ends.",
                 "It finds patterns in bars that have closed. That one occurred says nothing about what prices do next.")
 
-# %% ../nbs/25b_model_card.ipynb #b0f0ee42
+# %% ../nbs/25b_model_card.ipynb #e8fe25de
 INTENDED = ("To mark expansions in closed bars of one instrument, for somebody who looks at them, and as a starting point for training on one's own labels. "
             "It is not made to place orders, nor for windows that cross a gap in time.")
 FACTORS = ("Results vary with the instrument, the length of a bar, the hour of the day and the person who labelled. "
            "The features do not depend on price level or price unit; the patterns may.")
-METRICS_WORDS = ("F1 of bars at probability 0.5 and at the threshold, average precision, and separation: the mean probability inside expansions minus that outside. "
-                 "Each interval covers 95 % of bootstrap draws; a chance level is the best score of what knows nothing of the bars.")
+METRICS_WORDS = ("F1 of bars at probability 0.5 and at the threshold, average precision, and separation, the mean probability inside expansions "
+                 "minus that outside. Each interval covers 95 % of bootstrap draws; a chance level is the best score of what knows nothing of the bars.")
 ETHICS = "The data are prices and say nothing about persons. Whoever trades on what the model finds bears the loss."
 FORM = "The form of this card follows Mitchell et al., Model Cards for Model Reporting, 2019 (arXiv:1810.03993)."
 

@@ -14,7 +14,7 @@ from .commands import Parser
 from .errors import MoolaError
 from .production import ABOUT, CARD, MODEL, PREVIOUS, PRODUCTION, holds_model
 
-# %% ../nbs/26_promote.ipynb #606dc753
+# %% ../nbs/26_promote.ipynb #45963a23
 NEW,OLD = '.production.new','.production.old' # Folders that exist only while one model replaces another
 
 def exchange(
@@ -29,9 +29,12 @@ def exchange(
 
 def tidy(artifacts):
     "Put right what a stopped replacement left."
-    old,previous = artifacts/OLD,artifacts/PREVIOUS
+    new,current,previous,old = (artifacts/n for n in (NEW,PRODUCTION,PREVIOUS,OLD))
+    if not current.exists():
+        if old.exists() and not new.exists(): os.replace(old, current) # it was a rollback
+        elif previous.exists(): os.replace(previous, current)
     if old.exists() and not previous.exists(): os.replace(old, previous)
-    for p in (old, artifacts/NEW): shutil.rmtree(p, ignore_errors=True)
+    for p in (old, new): shutil.rmtree(p, ignore_errors=True)
 
 def replace_production(
     artifacts:Path, # Its .production.new becomes production, production becomes production.previous
@@ -137,7 +140,7 @@ def promote(
     checks,evidence,_ = checklist(run, evaluation)
     return install(run, checks, evidence, force, artifacts)
 
-# %% ../nbs/26_promote.ipynb #4062074e
+# %% ../nbs/26_promote.ipynb #16e4dab6
 def rollback(
     artifacts=None, # Folder with `production`; None for the project's artifacts/
 )->Path: # The production folder
@@ -149,11 +152,10 @@ def rollback(
     with locked(artifacts):
         if not holds_model(previous): raise MoolaError(f"there is nothing to go back to: {previous} holds no model")
         Detector.load(previous, 'cpu')
-        if current.exists() and not exchange(current, previous):
+        if not exchange(current, previous):
             os.replace(current, old)
             os.replace(previous, current)
             os.replace(old, previous)
-        elif previous.exists() and not current.exists(): os.replace(previous, current)
         _sync(artifacts)
     return current
 

@@ -86,7 +86,8 @@ def test_the_way_into_production(run, tmp_path, capsys, monkeypatch):
     about, config = json.loads((production/ABOUT).read_text()), run.config
     assert [f["name"] for f in about["features"]] == list(config.features)
     assert about["forced"] is None
-    assert about["evaluation"]["scores"]["f1"] == {"words": "pooled bar F1", "value": .5, "low": .4, "high": .6, "chance": .15, "chance_words": "position prior"}
+    assert about["evaluation"]["scores"]["f1"] == {"words": "pooled bar F1", "value": .5, "low": .4, "high": .6, "chance": .15,
+                                                   "chance_words": "position prior"}
     data = (production/MODEL).read_bytes()
     assert about["model"] == {"file": MODEL, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     for f in production.iterdir(): assert str(tmp_path.parent).encode() not in f.read_bytes(), f.name

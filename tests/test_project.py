@@ -44,18 +44,30 @@ print(moola.__version__)
 """
 
 
+PREDICT = """
+import sys; sys.path.insert(0, sys.argv[1])
+from moola.bars import simulate_bars
+from moola.predict import Detector, scan
+from moola.production import default_model
+assert default_model().is_relative_to(sys.argv[1]), default_model()
+print(len(scan(simulate_bars(1000, 3), Detector.load(default_model(), "cpu"), progress=False).spans))
+"""
+
+
 def test_wheel(checkout, run, root, tmp_path):
-    "The wheel, built from the source archive, holds every module and the papermill notebooks, and imports from another folder."
+    "The wheel, built from the source archive, holds every module, the papermill notebooks and the model; it imports and predicts in another folder."
     run(sys.executable, "-m", "build", "--no-isolation", "--outdir", tmp_path/"dist", ".", cwd=checkout)
     wheel, = (tmp_path/"dist").glob("*.whl")
     held = set(zipfile.ZipFile(wheel).namelist())
     assert {p.relative_to(checkout).as_posix() for p in (checkout/"moola").rglob("*.py")} <= held
     nbs = [checkout/"nbs/train.ipynb", *checkout.glob("nbs/analysis/*.ipynb")]
     assert {f"moola/notebooks/{p.relative_to(checkout/'nbs').as_posix()}" for p in nbs if p.exists()} <= held
+    assert {f"moola/production/{p.name}" for p in checkout.glob("artifacts/production/*")} <= held
     assert not [n for n in held if n.startswith(("tests", "nbs", "benchmarks"))]
     run(sys.executable, "-m", "pip", "install", "--no-deps", "--no-index", "--target", tmp_path/"elsewhere", wheel, cwd="/")
     version = re.search(r"^version = (.+)$", (root/"settings.ini").read_text(), re.M)[1]
     assert run(sys.executable, "-I", "-W", "ignore", "-c", IMPORT_ALL, tmp_path/"elsewhere", cwd="/").split()[-1] == version
+    assert int(run(sys.executable, "-I", "-W", "ignore", "-c", PREDICT, tmp_path/"elsewhere", cwd="/").split()[-1]) > 0
 
 
 ARTIFACTS = """epoch_metrics.csv loss_components.csv uncertainty_params.csv probability_stats.csv feature_stats.csv gradient_stats.csv

@@ -32,7 +32,7 @@ class Evidence:
     scores:dict # span_f1, separation, f1 and average_precision, each a `Bound`
     git:dict|None=None # Commit that an evaluation was made with
 
-# %% ../nbs/25a_checklist.ipynb #836ea2bd
+# %% ../nbs/25a_checklist.ipynb #a2235d34
 WHOSE = ('output','resume','overwrite','progress','device','data','seed','min_length','test_fraction','n_windows','data_seed')
 
 def check_same(
@@ -40,9 +40,9 @@ def check_same(
     run, # A `Run`
 ):
     "Raise `MoolaError` unless the evaluation is one of the run's config on the run's windows."
-    own,theirs,where = asdict(run.config),evaluation.data['config'],evaluation.folder
-    def plain(v): return list(v) if isinstance(v, (list,tuple)) else v
-    changed = [f"{k} {theirs[k]!r} where the run has {own[k]!r}" for k in own if k not in WHOSE and k in theirs and plain(theirs[k]) != plain(own[k])]
+    from moola.variants import config_from_dict
+    own,theirs,where = asdict(run.config),asdict(config_from_dict(evaluation.data['config'])),evaluation.folder
+    changed = [f"{k} {theirs[k]!r} where the run has {own[k]!r}" for k in own if k not in WHOSE and theirs[k] != own[k]]
     if changed: raise MoolaError(f"{where} evaluated another config: {', '.join(changed)}")
     if evaluation.data['data']['sha256'] != run.metadata['data']['sha256']:
         raise MoolaError(f"{where} evaluated other windows than {run.folder} was trained on")
@@ -90,7 +90,7 @@ def test_evidence(
                   average_precision=bound('average precision', stored_interval(run, 'average_precision', 'test'), 'average_precision'))
     return Evidence('test', f"the run's own {n} test windows", scores)
 
-# %% ../nbs/25a_checklist.ipynb #a1705ed9
+# %% ../nbs/25a_checklist.ipynb #3a8c065e
 class Check(NamedTuple):
     "An item of the list."
     name: str
@@ -99,12 +99,18 @@ class Check(NamedTuple):
     forcible: bool=True # May --force pass over it?
     def __repr__(self): return f"{'pass' if self.passed else 'FAIL'}  {self.name}: {self.reason}"
 
-def check_end(run):
+def check_end(
+    run, # A `Run`
+)->Check:
+    "Has every epoch been trained?"
     m,c = run.metadata,run.config
     ended = m['status'] == 'finished' and m['epochs_done'] == c.epochs
     return Check('trained to the end', ended, f"{m['status']} after {m['epochs_done']} of {c.epochs} epochs")
 
-def check_artifacts(run):
+def check_artifacts(
+    run, # A `Run`
+)->Check:
+    "Is every file there, with all epochs?"
     from moola.runs import TABLES
     files = ['best_model.pt', 'metadata.json', *TABLES, 'predictions.parquet']
     if run.metadata['data']['split'].get('test'): files.append('test_predictions.parquet')
@@ -114,7 +120,10 @@ def check_artifacts(run):
     if rows != done: return Check(name, False, f"epoch_metrics.csv has {rows} epochs, not {done}")
     return Check(name, True, f"{len(files)} files, {rows} epochs in the tables")
 
-def check_training(run):
+def check_training(
+    run, # A `Run` with all files
+)->Check:
+    "Are the losses finite and the gradients within the guide's limits?"
     import numpy as np
     from moola.analysis import EXPLODING, VANISHING
     name,losses = 'training sound',run.epochs[['train_loss','val_loss']]
@@ -124,14 +133,18 @@ def check_training(run):
     return Check(name, bool(sound), f"losses finite, gradient norms from {g.min():.2g} to {g.max():.2g}, " +
                  (f"inside {VANISHING:g} to {EXPLODING:g}" if sound else f"not inside {VANISHING:g} to {EXPLODING:g}"))
 
-def check_code(run, evidence):
-    name,git = 'code committed',run.metadata.get('git')
-    if evidence and (evidence.git or {}).get('changed'): return Check(name, False, "the evaluation was made by changed code, which no commit holds")
-    if git is None: return Check(name, True, f"trained by the installed moola {run.metadata['versions']['moola']}")
-    if git['changed']: return Check(name, False, f"trained by code that differs from commit {git['commit'][:10]}: commit it and train again")
-    return Check(name, True, f"commit {git['commit'][:10]}")
+def check_code(
+    run, # A `Run`
+    evidence=None, # `Evidence`, or None where there is none
+)->Check:
+    "Can the code that trained it, and that evaluated it, be had again?"
+    name,version = 'code committed',run.metadata['versions']['moola']
+    said = {'trained': run.metadata.get('git')} | ({'evaluated': evidence.git} if evidence and evidence.source == 'evaluation' else {})
+    changed = [f"{k} by code that differs from commit {g['commit'][:10]}" for k,g in said.items() if g and g['changed']]
+    if changed: return Check(name, False, f"{', and '.join(changed)}: commit it, and do that again")
+    return Check(name, True, ', '.join(f"{k} by commit {g['commit'][:10]}" if g else f"{k} by an installed moola {version}" for k,g in said.items()))
 
-# %% ../nbs/25a_checklist.ipynb #5b051ce0
+# %% ../nbs/25a_checklist.ipynb #1610634c
 CLOSE = .02 # Largest difference of probabilities that the precision of another device explains
 
 def check_checkpoint(
@@ -156,6 +169,7 @@ def check_checkpoint(
     if off > CLOSE: return Check(name, False, f"it differs by {off:.3f} from the probabilities that the run stored", False), None
     return Check(name, True, f"it does, and gives the stored probabilities of {len(ids)} {part} windows again, to {max(off, 1e-7):.0e}"), detector
 
+# %% ../nbs/25a_checklist.ipynb #21491b55
 def check_scores(
     run, # A `Run`
     evidence, # `Evidence`, or None where there is none
@@ -178,7 +192,7 @@ def check_scores(
     what,sentence = decide(s, max(s.chance or 0, 0), DEPLOY_F1)
     return [*out, Check("the guide's decision", what == 'deploy', sentence)]
 
-# %% ../nbs/25a_checklist.ipynb #2f429242
+# %% ../nbs/25a_checklist.ipynb #07870ed1
 def checklist(
     run, # A `Run`
     evaluation=None, # An `Evaluation` of the same config and windows; None for the run's test windows
@@ -192,4 +206,8 @@ def checklist(
     rest = [check_training(run), check_code(run, evidence), *check_scores(run, evidence)] if ended else []
     return [*whole, loads, *rest], evidence, detector
 
-def failed(checks): return [c for c in checks if not c.passed]
+def failed(
+    checks:list, # From `checklist`
+)->list:
+    "The items that do not pass."
+    return [c for c in checks if not c.passed]

@@ -14,7 +14,7 @@ from .checklist import Evidence, failed
 from .evaluation_page import as_markdown
 from .production import feature_schema
 
-# %% ../nbs/25b_model_card.ipynb #90a63784
+# %% ../nbs/25b_model_card.ipynb #87b21fa6
 FORMAT = 1 # Of model.json
 
 def name_only(path): return path if path.startswith('simulated') else Path(path).name
@@ -44,10 +44,11 @@ def describe_model(
     kept = {k: c[k] for k in ('threshold','decoder','calibration','epoch','config','data','versions','git')}
     reads = dict(window=W, features=feature_schema(c['features']), **{k: own[k] for k in ('swing_rule','tasks','right_context')}, window_types=LABELS)
     return clean_json(dict(format=FORMAT, name=run.folder.resolve().name, variant=own['variant'], promoted=datetime.now(UTC).isoformat(timespec='seconds'),
-        forced=dict(reason=force, failed=bad) if bad else None, epochs=run.metadata['epochs_done'], parameters=sum(v.numel() for v in c['model'].values()),
+        forced=dict(reason=' '.join(force.split()), failed=bad) if bad else None,
+        epochs=run.metadata['epochs_done'], parameters=sum(v.numel() for v in c['model'].values()),
         evaluation=score_record(evidence) if evidence else None, checks=[dict(name=x.name, passed=x.passed, reason=x.reason) for x in checks], **reads, **kept))
 
-# %% ../nbs/25b_model_card.ipynb #28946b35
+# %% ../nbs/25b_model_card.ipynb #be09fa98
 def detail_rows(a):
     c,d,cal,git = a['config'],a['decoder'],a['calibration'],a['git'] or {}
     commit = f", commit {git['commit'][:10]}{', changed' if git['changed'] else ''}" if git else ''
@@ -64,7 +65,8 @@ def detail_rows(a):
 def data_words(d):
     parts = ', '.join(f'{n} {k}' for k,n in d['split'].items() if n)
     split = 'blocks of time' if d['split_by_time'] else 'random groups'
-    return (f"{d['windows']} windows of 105 bars with {d['spans']} labelled expansions, {d['path']} ({parts}; {split}). "
+    where = d['path'].replace(f"{d['windows']} windows, ", '') if d['path'].startswith('simulated') else f"from {d['path']}"
+    return (f"{d['windows']} windows of 105 bars with {d['spans']} labelled expansions, {where}: {parts}, {split}. "
             f"{d['in_span_share']:.1%} of the bars lie inside an expansion. Fingerprint of the windows: `{d['sha256'][:16]}`.")
 
 def score_rows(evaluation):

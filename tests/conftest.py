@@ -1,4 +1,4 @@
-"Fixtures for all tests: the real bars and proof values, skipped where they are not on this machine."
+"Fixtures for all tests. What needs the real bars or a browser is skipped, with the reason, where they are not on this machine; in CI a missing browser fails."
 import os
 import shutil
 import signal
@@ -59,3 +59,25 @@ def run():
         if done.returncode != code: pytest.fail(f"{cmd[0]} ended with {done.returncode}, not {code}:\n{done.stdout[-6000:]}", pytrace=False)
         return done.stdout
     return _run
+
+
+def absent(reason):
+    "Skip a test for want of a program; in CI, where `.ci/run` installs them all, fail it."
+    (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    "Path of the browser: Debian's chromium, or whichever of its kind is installed."
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    return path or absent("no chromium here (Debian: apt-get install chromium)")
+
+
+@pytest.fixture(scope="session")
+def browser(chromium):
+    "A headless browser (Playwright's synchronous API): `browser.new_page()`. From its first use on, `asyncio.run` fails in this process."
+    from playwright.sync_api import sync_playwright
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=chromium)
+        yield started
+        started.close()

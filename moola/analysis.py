@@ -9,8 +9,8 @@ __all__ = ['COLORS', 'BLUE', 'ORANGE', 'GREEN', 'RED', 'TASK_LINES', 'PHASES', '
            'draw_task_weights', 'draw_gradients', 'draw_learning_rate', 'draw_epoch_time', 'plot_training', 'diagnose',
            'draw_means', 'draw_distributions', 'plot_separation', 'draw_separation', 'draw_precision_recall',
            'plot_probabilities', 'plot_thresholds', 'plot_calibration', 'run_windows', 'of_part', 'type_table',
-           'draw_intervals', 'plot_types', 'plot_runs', 'plot_scores', 'plot_candles', 'draw_window', 'plot_window',
-           'plot_prediction', 'window_table', 'pick_windows', 'plot_gallery']
+           'draw_intervals', 'plot_types', 'plot_runs', 'plot_scores', 'plot_candles', 'shade_spans', 'outline_spans',
+           'draw_window', 'plot_window', 'plot_prediction', 'window_table', 'pick_windows', 'plot_gallery']
 
 # %% ../nbs/12_analysis.ipynb #b4aa47d6
 from pathlib import Path
@@ -480,6 +480,27 @@ def plot_candles(
     colors = mpf.make_marketcolors(up='white', down='.25', edge='.25', wick='.25')
     mpf.plot(d, type='candle', ax=ax, style=mpf.make_mpf_style(marketcolors=colors), warn_too_much_data=10**9)
 
+def shade_spans(
+    axes, # To draw on; the first one names them in its legend
+    spans, # Labelled spans, (k, 2)
+):
+    "Shade the labelled spans, from edge to edge of their bars."
+    for i,(a,b) in enumerate(as_spans(spans)):
+        for ax in axes: ax.axvspan(a-.5, b-.5, color=ORANGE, alpha=.25, lw=0, label='labelled' if not i and ax is axes[0] else None)
+
+def outline_spans(
+    ax, # Axes with the candlesticks
+    ohlc:np.ndarray, # Prices of the window, (W, 4)
+    spans, # Predicted spans, (m, 2)
+    **kwargs, # For the rectangles
+)->list: # A rectangle a span
+    "Outline the candlesticks of the predicted spans."
+    pad = .02*(ohlc[:,1].max()-ohlc[:,2].min())
+    def outline(i, a, b):
+        low,high = ohlc[a:b,2].min()-pad, ohlc[a:b,1].max()+pad
+        return ax.add_patch(plt.Rectangle((a-.5, low), b-a, high-low, fill=False, ec=BLUE, lw=1.8, label=None if i else 'predicted', **kwargs))
+    return [outline(i, a, b) for i,(a,b) in enumerate(as_spans(spans))]
+
 def draw_window(
     axes, # One for the candlesticks, and one below for probabilities where there are any
     ohlc:np.ndarray, # Prices of a window, (W, 4)
@@ -491,13 +512,8 @@ def draw_window(
     "Candlesticks with the labelled spans shaded and the predicted ones outlined, probability below."
     top,*below = axes
     plot_candles(top, ohlc)
-    for i,(a,b) in enumerate(as_spans(true_spans)):
-        for ax in axes: ax.axvspan(a-.5, b-.5, color=ORANGE, alpha=.25, lw=0, label='labelled' if not i and ax is top else None)
-    low,high = ohlc[:,2].min(), ohlc[:,1].max()
-    for i,(a,b) in enumerate(as_spans(pred_spans)):
-        l,h = ohlc[a:b,2].min(), ohlc[a:b,1].max()
-        pad = .02*(high-low)
-        top.add_patch(plt.Rectangle((a-.5, l-pad), b-a, h-l+2*pad, fill=False, ec=BLUE, lw=1.8, label='predicted' if not i else None))
+    shade_spans(axes, true_spans)
+    outline_spans(top, ohlc, pred_spans)
     top.set(ylabel='price', xlim=(-1, len(ohlc)))
     for ax in below:
         ax.stairs(prob, np.arange(len(prob)+1)-.5, baseline=None, color=BLUE, lw=1.5)

@@ -387,7 +387,7 @@ def run_windows(
 
 def of_part(
     run:Run, # Ended
-    windows, # From `run_windows`
+    windows, # From run_windows
     part:str='valid', # valid or test
 )->tuple: # Windows (n), probabilities (n, W), labelled bars (n, W)
     "The windows of a part, in the order of their predictions."
@@ -399,7 +399,7 @@ TYPE_WORDS = {0: 'consolidation', 1: 'retracement', -1: 'both or unknown'}
 
 def type_table(
     run:Run, # Ended
-    windows, # From `run_windows`
+    windows, # From run_windows
     part:str='valid', # valid or test
 )->pd.DataFrame: # A row a type: windows, means, separation, and scores with their intervals
     "The scores of each type of window."
@@ -427,7 +427,7 @@ def draw_intervals(
     ax.grid(axis='y', visible=False)
 
 def plot_types(
-    table:pd.DataFrame, # From `type_table`
+    table:pd.DataFrame, # From type_table
 )->tuple: # fig, axes
     "Span F1 at the threshold, and average precision, of each type."
     fig,axes = figure(2, 1.3+.35*len(table), sharey=True)
@@ -559,7 +559,7 @@ def plot_prediction(
 # %% ../nbs/12_analysis.ipynb #90a6aa75
 def window_table(
     run:Run, # Ended
-    windows, # From `run_windows`
+    windows, # From run_windows
     part:str='valid', # valid or test
 )->pd.DataFrame: # A row a window, in the order of the predictions
     "How each window was read: F1 of its bars, spans missed, false alarms, and how sure they were."
@@ -580,7 +580,7 @@ GROUPS = dict(best=('f1', False, 'labelled > 0'), misses=('missed_peak', True, '
               worst=('f1', True, 'labelled > 0'))
 
 def pick_windows(
-    table:pd.DataFrame, # From `window_table`
+    table:pd.DataFrame, # From window_table
     n:int=2, # Windows a group
 )->dict: # group -> rows of the table; a window is in one group only
     "The best windows, the clearest misses, the surest false alarms, and the worst of the rest."
@@ -592,9 +592,9 @@ def pick_windows(
 
 def plot_gallery(
     run:Run, # Ended
-    windows, # From `run_windows`
+    windows, # From run_windows
     part:str='valid', # valid or test
-    groups:dict|None=None, # From `pick_windows`; None picks two windows a group
+    groups:dict|None=None, # From pick_windows; None picks two windows a group
 )->tuple: # fig, axes
     "Windows of each group, a row a group."
     w,prob,_ = of_part(run, windows, part)

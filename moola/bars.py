@@ -278,7 +278,7 @@ def candles(
 def simulate_bars(
     n:int=SESSION,  # Bars
     seed:int=0,     # The same seed gives the same bars
-) -> pd.DataFrame:  # timestamp, open, high, low, close: what `read_bars` gives
+) -> pd.DataFrame:  # timestamp, open, high, low, close: what read_bars gives
     "Simulated one-minute bars of an index future."
     if n < 1: raise MoolaError(f"n must be at least 1, not {n}.")
     rng = np.random.default_rng(seed)

@@ -27,7 +27,7 @@ def logit(
 
 def same_for_all(
     row:np.ndarray, # Logits of the bars of a window, (W,)
-    split:Split, # From `fold_data`
+    split:Split, # From fold_data
 )->dict: # valid, test: (n, W)
     "The same answer for every window."
     return {k: np.tile(row, (len(getattr(split, k)),1)) for k in ('valid','test')}
@@ -73,7 +73,7 @@ def displacement(
     return out
 
 def rule_segments(
-    scores:np.ndarray, # From `displacement`
+    scores:np.ndarray, # From displacement
     longest:int, # Longest segment to take
 )->tuple[np.ndarray, np.ndarray]: # Segments (n, 2), and each bar's score (n, W)
     "The best segment of each window, and the best one through each bar."

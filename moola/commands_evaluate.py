@@ -31,7 +31,7 @@ def evaluate_parser():
     return parser
 
 def check_options(
-    config, # From `make_config`
+    config, # From make_config
     own:dict, # The values of `OPTIONS`
 ):
     "Refuse what cannot work, before anything is trained."

@@ -119,7 +119,7 @@ def _segments(logits, prior, temperature):
 
 def segment_posterior(
     prob, # Probabilities, (n, W), each in [0, 1]
-    prior, # From `length_prior`, (longest,)
+    prior, # From length_prior, (longest,)
     temperature:float=1., # Above 1 trusts the bars less
 )->tuple: # marginals (n, W), best segments (n, 2), their probabilities (n,)
     "What follows if each window holds exactly one segment."

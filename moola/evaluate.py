@@ -90,7 +90,7 @@ def best_chance(
 def findings(
     scores:dict, # system -> metric -> Score
     differences:dict, # The model minus each other system
-    data:dict, # From `describe`
+    data:dict, # From describe
     seeds:int, # Networks a fold
 )->list[str]:
     "What was found, in sentences."
@@ -213,7 +213,7 @@ def choose_folder(
     root:Path, # Where evaluations are kept
     name:str, # As the user wants it; may be empty
     variant:str, # The name otherwise
-    key:str, # From `evaluation_key`
+    key:str, # From evaluation_key
 )->Path:
     "The evaluation's folder: a new one, or that of the same evaluation."
     def same(p): return not (p/'plan.json').exists() or json.loads((p/'plan.json').read_text()).get('key') == key
@@ -326,7 +326,7 @@ def evaluate(
 # %% ../nbs/16h_evaluate.ipynb #e69091ea
 @threadpool_limits.wrap(limits=1)
 def compare_evaluations(
-    a, # An `Evaluation` or its folder
+    a, # An Evaluation or its folder
     b, # The one to compare it with
     n_resamples:int=2000, # Draws of the bootstrap
 )->pd.DataFrame: # By reading and metric: a, b, difference (a - b), low, high, clear (is zero outside the interval?)

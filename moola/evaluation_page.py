@@ -141,7 +141,7 @@ _STYLE = ('body{font:15px/1.5 system-ui;margin:2em auto;max-width:75em;padding:0
 def write_pages(
     folder:Path, # The evaluation's folder
     data:dict, # What `evaluation.json` holds
-    fig, # From `plot_evaluation`
+    fig, # From plot_evaluation
 ):
     "Write `evaluation.md` with its picture, and `evaluation.html`, one file with everything in it."
     png = io.BytesIO()

@@ -42,8 +42,8 @@ def code_hash()->str: # 12 hex digits
 
 def job_key(
     config:TrainConfig, # With its seed
-    windows:Windows, # From `fold_data`
-    split:Split, # From `fold_data`
+    windows:Windows, # From fold_data
+    split:Split, # From fold_data
     trainer:Callable, # What trains
 )->str: # 24 hex digits
     "The name of an answer: all that it depends on."
@@ -86,10 +86,10 @@ def shifted_features(
 
 # %% ../nbs/16b_fold_models.ipynb #210179a5
 def read_network(
-    model, # A `Jade`, in evaluation mode
+    model, # A Jade, in evaluation mode
     config:TrainConfig, # Its config
-    windows:Windows, # From `fold_data`
-    split:Split, # From `fold_data`
+    windows:Windows, # From fold_data
+    split:Split, # From fold_data
 )->dict: # Logits, float32: valid (n_valid, W), test (n_test, W), shifted (n_test, W-SHIFT); type (n_test,) where it is learned
     "What a network says of a fold's inner and scored windows."
     import torch
@@ -177,7 +177,7 @@ def run_jobs(
             bar.update(len(group))
 
 def collect(
-    jobs:list[Job], # From `make_jobs`, all done
+    jobs:list[Job], # From make_jobs, all done
     seeds:int, # Networks a fold
 )->list[list[dict]]: # By fold, by seed
     "What the networks said."

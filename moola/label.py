@@ -105,7 +105,7 @@ def hindsight_spans(
 
 # %% ../nbs/18_label.ipynb #60ed07b3
 def label_bars(
-    bars:pd.DataFrame, # Bars with a timestamp column, from `read_bars`
+    bars:pd.DataFrame, # Bars with a timestamp column, from read_bars
     name:str='bars', # Prefix of the windows' ids
     rule:HindsightRule=HindsightRule(), # The numbers
 )->Windows: # Those windows in which the rule finds an expansion

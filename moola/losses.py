@@ -58,11 +58,11 @@ def countdown_loss(
 
 # %% ../nbs/07_losses.ipynb #f0e2ac56
 def task_losses(
-    targets:dict, # `type` (batch,), `ptr` (batch, 2), `span` and `countdown` (batch, W)
+    targets:dict, # `type` (batch,), `ptr` (batch, 2), `span` and countdown (batch, W)
     outputs:dict, # What the model answered, one entry a task
     weight:Tensor|None=None, # Weight of each window, (batch,); 0 for padding
     bar_weight:Tensor|None=None, # Weight of each bar, (W,); 0 for warm-up bars
-    pos_weight:Tensor|float=1., # See `span_loss`
+    pos_weight:Tensor|float=1., # See span_loss
 )->dict[str, Tensor]: # A scalar a task
     "The mean loss of every task that the model answers."
     if weight is None: weight = torch.ones_like(outputs['span'][:,0])

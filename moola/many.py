@@ -232,7 +232,7 @@ def _rate(configs, name, device):
 class ManyTrainer:
     "K networks, their optimizer, data and plan, all on one device."
     def __init__(self,
-        configs:Sequence, # K configs that pass `check_alike`
+        configs:Sequence, # K configs that pass check_alike
         windows:Windows, # Labelled windows, for all networks
         splits:Sequence, # K splits of them
         device:torch.device, # Where

@@ -119,7 +119,7 @@ def auroc(
 def probability_stats(
     target, # Labelled bars, (windows, bars)
     prob,   # Probabilities, (windows, bars), each in [0, 1]
-)->dict: # `in_span_` and `out_span_` mean, std, min, max, median, and `separation`
+)->dict: # `in_span_` and `out_span_` mean, std, min, max, median, and separation
     "Where the probabilities lie inside and outside the labelled spans."
     t,p = as_pair(target, prob)
     stats = {f'{side}_span_{f.__name__}': float(f(o)) if o.size else float('nan')
@@ -201,7 +201,7 @@ def all_cuts(
     return Cuts(np.append(np.inf, levels[last]), tp, fp, fn, span_f1.round(12), counts_prf(tp, fp, fn).f1)
 
 def best_cut(
-    cuts:Cuts, # From `all_cuts`
+    cuts:Cuts, # From all_cuts
     score:np.ndarray, # (cuts,) what to make large, such as `cuts.pooled_f1`
 )->float: # The threshold, halfway to the next lower probability
     "The threshold with the highest score, the higher threshold of equals."
@@ -266,7 +266,7 @@ def window_mean(
     return weights @ values / weights.sum(-1)
 
 def counts_f1(
-    values, # (windows, 3) tp, fp, fn from `window_counts`
+    values, # (windows, 3) tp, fp, fn from window_counts
     weights, # (m, windows) how often each window was drawn
 )->np.ndarray: # (m,)
     "Pooled F1 of the drawn windows."
@@ -332,7 +332,7 @@ def metric_interval(
     threshold:float=.5, # A bar is marked at or above it
     other=None, # Other probabilities for the same windows: the value is then `prob`'s score minus theirs
     other_threshold:float|None=None, # Their threshold; None takes `threshold`
-    **kwargs, # `blocks`, `n_resamples`, `confidence`, `seed` of `bootstrap_interval`
+    **kwargs, # `blocks`, `n_resamples`, `confidence`, `seed` of bootstrap_interval
 )->Interval:
     "A metric, or the difference that another prediction makes to it, with its bootstrap interval."
     t,p = as_pair(target, prob)
@@ -346,8 +346,8 @@ LEVEL_WORDS = dict(every_bar='marking every bar', no_bar='marking nothing', posi
 METRIC_WORDS = dict(span_f1='Span F1', pooled_f1='Pooled F1', average_precision='Average precision')
 
 def verdict(
-    interval:Interval, # From `metric_interval`
-    chance:Mapping, # level -> score, or level -> dict of scores as from `chance_levels`
+    interval:Interval, # From metric_interval
+    chance:Mapping, # level -> score, or level -> dict of scores as from chance_levels
     metric:str="span_f1", # Which score `interval` is about
 )->str: # One sentence
     "Say whether a score can be told from its chance levels."

@@ -150,14 +150,14 @@ class Reader:
 
     @torch.inference_mode()
     def __call__(self,
-        x:Tensor, # From `fill_windows`, (n, W, width) float32, on the device
+        x:Tensor, # From fill_windows, (n, W, width) float32, on the device
     )->Tensor: # Probabilities, (n, last-first+1) float32
         if self.columns is not None: x = x[..., self.columns]
         return torch.stack([r(x).sigmoid() for r in self.readers]).mean(0)
 
 def predict_windows(
     ohlc:np.ndarray, # Windows of prices, (n, W, 4), or one, (W, 4)
-    detector:Detector, # From `load_predictor`
+    detector:Detector, # From load_predictor
     batch:int=64, # Windows at a time
 )->np.ndarray: # Probability of each bar, (n, W) or (W,), float32
     "What the networks say of windows, all 105 bars of each."
@@ -389,15 +389,15 @@ def _prices(bars, name, check):
     return bars, np.ascontiguousarray(bars[OHLC].to_numpy(np.float64)), segments
 
 def scan(
-    bars:'pd.DataFrame', # timestamp, open, high, low, close, as from `read_bars`
-    detector:Detector, # From `load_predictor`
+    bars:'pd.DataFrame', # timestamp, open, high, low, close, as from read_bars
+    detector:Detector, # From load_predictor
     threshold:float|None=None, # A bar is marked at or above it; None for the detector's own
     min_length:int|None=None, # Shortest span, in bars; None for the detector's own
     max_gap:int=0, # Gaps of up to this many unmarked bars inside a span are closed
     progress:bool=True, # Show a bar?
-    check:bool=True, # Check the bars? Those from `read_bars` have been
+    check:bool=True, # Check the bars? Those from read_bars have been
     name:str='bars', # What error messages call the bars
-    **options, # Fields of `ScanOptions`
+    **options, # Fields of ScanOptions
 )->Scan:
     "Read every window of `bars`, and say of every bar how likely it belongs to an expansion."
     import pandas as pd

@@ -144,7 +144,7 @@ def evidence(
 def choose_segment(
     target, # Labelled bars of the inner block, (n, W)
     prob, # Calibrated probabilities, (n, W)
-    prior, # From `length_prior`
+    prior, # From length_prior
     share:float, # Of labelled bars, in (0, 1)
 )->tuple[float, float, float]: # Temperature, kept part of the base rate, and threshold for the marginals
     "Temperature and base rate with the lowest log-loss on the inner block, and the threshold with the best pooled F1 there."

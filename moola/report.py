@@ -186,7 +186,7 @@ PICTURES = dict(convergence='Losses above, validation scores with their chance l
 
 def draw_all(
     run:Run, # Ended
-    windows=None, # From `run_windows`; None leaves out the pictures that need them
+    windows=None, # From run_windows; None leaves out the pictures that need them
     part:str='valid', # Of which windows the gallery is
 )->list: # Names of the pictures, in the order of `PICTURES`
     "Write all pictures of a run beside it."

@@ -220,7 +220,7 @@ def seeds_mean(
     return ratio(np.where(known, values, 0).sum(-1), known.sum(-1))
 
 def score_draw(
-    draw:Callable, # From `metric_draws`
+    draw:Callable, # From metric_draws
     blocks:np.ndarray, # Block of time of each window, (n,)
     n_resamples:int=2000, # Draws of the bootstrap
     other:Callable|None=None, # Another system's: the score is then the difference

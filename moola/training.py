@@ -454,7 +454,7 @@ def score_part(
     prob:np.ndarray, # Span probabilities, (n, W)
     threshold:float, # Chosen on the validation windows
     min_length:int, # Shortest predicted span, in bars
-    chance:dict, # From `chance_levels`, for these windows
+    chance:dict, # From chance_levels, for these windows
 )->dict:
     "A part's metrics at 0.5 and at the chosen threshold, with intervals and chance levels."
     intervals = {f'{m} at {name}': metric_interval(target, prob, m, threshold=t)._asdict()
@@ -474,7 +474,7 @@ def calibrated_on(
     return dict(a=a, b=b, windows=len(target))
 
 def in_words(
-    scores:dict, # From `score_part`, for the parts `valid` and, where there is one, `test`
+    scores:dict, # From score_part, for the parts `valid` and, where there is one, `test`
     n_valid:int, # Validation windows
 )->list[str]:
     "What the run found, in sentences."
@@ -553,8 +553,8 @@ def hold(self:Recorder,
 @patch
 def record(self:Recorder,
     epoch:int, # Number of the epoch
-    train:tuple, # From `Trainer.train_epoch`
-    valid:tuple, # From `Trainer.evaluate`
+    train:tuple, # From Trainer.train_epoch
+    valid:tuple, # From Trainer.evaluate
     seconds:float, # The epoch took
 )->str: # The epoch's line
     "Write an epoch into the tables and keep it if it is the best."
@@ -634,7 +634,7 @@ def split_of(
 def start_run(
     config:TrainConfig, # What to train
     windows:Windows|None=None, # Labelled windows; None for those of the config
-    split:Split|None=None, # Their parts; None for `split_windows`
+    split:Split|None=None, # Their parts; None for split_windows
 )->Recorder: # With a trainer, ready for the next epoch
     "Check everything that can be checked, make the folder, and bring back the state of a resumed run."
     device,folder = choose_device(config.device), choose_folder(config)
@@ -672,9 +672,9 @@ def check_resumable(
 
 # %% ../nbs/11_training.ipynb #89b6221c
 def fit(
-    config:TrainConfig, # What to train, from `make_config`
+    config:TrainConfig, # What to train, from make_config
     windows:Windows|None=None, # Labelled windows; None for those of the config
-    split:Split|None=None, # Their parts; None for `split_windows`
+    split:Split|None=None, # Their parts; None for split_windows
 )->Run: # The finished run
     "Train a network and leave a run folder."
     devices = range(torch.cuda.device_count())

@@ -154,7 +154,7 @@ CRITERIA = {
 
 def check_criteria(
     variant:str, # Name of a variant
-    measured:dict, # `span_f1`, `separation` and `val_loss_drop` (share of the first epoch's loss)
+    measured:dict, # `span_f1`, separation and `val_loss_drop` (share of the first epoch's loss)
 )->dict[str, dict]: # tier -> metric -> (limit, measured, passed)
     "Hold what was measured against each tier of the variant's criteria."
     def ok(k, limit): return bool(measured[k] >= limit if k == 'val_loss_drop' else measured[k] > limit)

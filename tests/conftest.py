@@ -36,18 +36,31 @@ def clean_env() -> dict:
     return env | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"}
 
 
-@pytest.fixture
-def checkout(root, tmp_path) -> Path:
-    "A copy of the project as git would commit it now, with a history of its own: a test may change what it likes there."
+def copy_project(root, folder) -> Path:
+    "A copy of the project below `folder`, as git would commit it now, with a history of its own."
     if not (root / ".git").exists(): pytest.skip("not a git checkout")
     def git(*cmd, cwd): return subprocess.run(["git", *cmd], cwd=cwd, env=clean_env(), check=True, capture_output=True, text=True).stdout
-    copy = tmp_path / root.name
+    copy = folder / root.name
     for name in filter(None, git("ls-files", "-z", "--cached", "--others", "--exclude-standard", cwd=root).split("\0")):
         if not (root / name).exists(): continue
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(root / name, copy / name, follow_symlinks=False)
     for cmd in (["init"], ["add", "--all"], ["-c", "user.name=t", "-c", "user.email=t@t", "commit", "--message=now"]):
         git(*cmd, cwd=copy)
+    return copy
+
+
+@pytest.fixture
+def checkout(root, tmp_path) -> Path:
+    "A copy of the project: a test may change what it likes there."
+    return copy_project(root, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def built(root, run, tmp_path_factory) -> Path:
+    "A copy of the project in which the site is built, without Quarto, in `_proc/_docs`; to be read only."
+    copy = copy_project(root, tmp_path_factory.mktemp("site"))
+    run("python", ".ci/site.py", cwd=copy)
     return copy
 
 

@@ -9,31 +9,30 @@ import yaml
 from bs4 import BeautifulSoup
 
 
-@pytest.fixture
-def site(checkout, run):
-    "The pages of the site, built without Quarto: file name -> parsed page."
-    run("python", ".ci/site.py", cwd=checkout)
-    folder = checkout/"_proc"/"_docs"
+@pytest.fixture(scope="module")
+def site(built):
+    "The pages of the site: file name -> parsed page."
+    folder = built/"_proc"/"_docs"
     return {p.relative_to(folder).as_posix(): BeautifulSoup(p.read_text(), "html.parser") for p in folder.rglob("*.html")}
 
 
-def published(checkout):
+def published(built):
     "Page names as Quarto publishes them (`spans.html`) -> as they are built here (`03_spans.html`)."
     names = {}
-    for nb in (checkout/"_proc").rglob("*.ipynb"):
+    for nb in (built/"_proc").rglob("*.ipynb"):
         front = "".join(json.loads(nb.read_text())["cells"][0]["source"])
         meta = next((m for m in yaml.safe_load_all(front) if isinstance(m, dict)), {}) if front.startswith("---") else {}
-        built = nb.relative_to(checkout/"_proc").with_suffix(".html")
-        names[str(built.with_name(meta.get("output-file", built.name)))] = str(built)
+        here = nb.relative_to(built/"_proc").with_suffix(".html")
+        names[str(here.with_name(meta.get("output-file", here.name)))] = str(here)
     return names
 
 
 def joined(page, path): return posixpath.normpath(posixpath.join(posixpath.dirname(page), unquote(path))) if path else page
 
 
-def test_site(site, checkout):
-    base = yaml.safe_load((checkout/"_quarto.yml").read_text())["website"]["site-url"].rstrip("/") + "/"
-    names, ids = published(checkout), {name: {t["id"] for t in page.find_all(id=True)} for name, page in site.items()}
+def test_site(site, built):
+    base = yaml.safe_load((built/"_quarto.yml").read_text())["website"]["site-url"].rstrip("/") + "/"
+    names, ids = published(built), {name: {t["id"] for t in page.find_all(id=True)} for name, page in site.items()}
     assert set(names.values()) <= set(site)
 
     unlisted, lost = [], []
@@ -46,9 +45,31 @@ def test_site(site, checkout):
             if url.scheme or url.netloc: continue
             if href.startswith(base): target = names.get(url.path or "index.html", href)
             else: target = joined(name, url.path)
-            known = target in site or (checkout/"_proc"/"_docs"/target).exists()
+            known = target in site or (built/"_proc"/"_docs"/target).exists()
             if not known or (url.fragment and unquote(url.fragment) not in ids[target]): lost.append(f"{name}: {href}")
     assert not unlisted + lost, "\n".join(unlisted + lost)
+
+
+def test_signatures(site):
+    "A signature is code: nbdev makes a link of a backticked name in its comments too, which shows as bare Markdown."
+    assert [f"{name}: {code.text.strip()[:200]}" for name, page in site.items() for code in page.select("pre code") if "](http" in code.text] == []
+
+
+def test_source_links(site, built):
+    "Every page links to its notebook, and everything that is documented to the line where it begins."
+    repo = yaml.safe_load((built/"_quarto.yml").read_text())["website"]["repo-url"] + "/blob/main/"
+    lost = []
+    for name, page in site.items():
+        links = {a["href"].removeprefix(repo): a for a in page.select(f'a[href^="{repo}"]')}
+        if f"nbs/{name.removesuffix('.html')}.ipynb" not in links: lost.append(f"{name} has no link to its notebook")
+        for href, a in links.items():
+            file, _, line = href.partition("#L")
+            if not (built/file).exists(): lost.append(f"{name}: {href}")
+            if not line: continue
+            about = a.find_next(["h2", "h3", "h4", "h5"]).text.strip().split(".")[-1]
+            code = (built/file).read_text().splitlines()[int(line)-1:][:8]
+            if not any(re.match(rf"\s*(def|class) {about}\b", c) for c in code): lost.append(f"{name}: {href} is not {about}")
+    assert not lost, "\n".join(lost)
 
 
 def test_title_cells(root):

@@ -90,10 +90,11 @@ def plot_evaluation(
 ):
     "Reliability, and F1 and average precision beside the baselines: (fig, axes)."
     import matplotlib.pyplot as plt
-    fig,axes = plt.subplots(1, 3, figsize=(12,3.2), width_ratios=[1,1.1,1.1], layout='constrained')
-    plot_reliability(target, r, axes[0])
-    plot_systems(scores, 'f1', axes[1])
-    plot_systems(scores, 'average_precision', axes[2])
+    with plt.rc_context({'font.size': 8}):
+        fig,axes = plt.subplots(1, 3, figsize=(8.5,2.8), dpi=90, layout='constrained')
+        plot_reliability(target, r, axes[0])
+        plot_systems(scores, 'f1', axes[1])
+        plot_systems(scores, 'average_precision', axes[2])
     axes[2].set(yticklabels=[])
     return fig, axes
 

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['default_model', 'Detector', 'load_predictor', 'one_way', 'SpanReader', 'feature_columns', 'Reader', 'predict_windows',
            'ScanOptions', 'complete', 'live_place', 'window_starts', 'without_advice', 'single_threads', 'read_on_cpu',
-           'read_on_cuda', 'add_up', 'windows_over', 'find_spans', 'Scan', 'scan']
+           'read_on_cuda', 'add_up', 'windows_over', 'span_types', 'find_spans', 'Scan', 'scan', 'bars_drift']
 
 # %% ../nbs/19_predict.ipynb #2309a62f
-import json, time, warnings
+import time, warnings
 from copy import deepcopy
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -56,6 +56,17 @@ class Detector:
     @staticmethod
     def load(model=None, device:str='auto'): return load_predictor(model, device)
 
+    def scan(self, bars, **options): return scan(bars, self, **(dict(progress=False) | options))
+
+    def predict(self, bars, **options): return self.scan(bars, **options).spans
+
+    def drift(self, bars, **options): return bars_drift(bars, self, **options)
+
+    @property
+    def has_types(self)->bool:
+        "Can it tell window types?"
+        return all('type' in m.tasks for m in self.models)
+
     def __repr__(self):
         n = len(self.models)
         return (f"Detector of {n} network{'s'*(n>1)} ({', '.join(Path(r).name for r in self.runs)}): {len(self.features)} features, "
@@ -93,15 +104,17 @@ def one_way(
     return own
 
 class SpanReader(nn.Module):
-    "The span logits of a range of a window's bars, and nothing else."
+    "The span logits of a range of a window's bars, and the window's type where it is asked for."
     def __init__(self,
         model:Jade, # A trained network
         first:int, # First bar of the range
         last:int, # Last bar of the range
         dtype:torch.dtype=torch.float32, # In which the LSTM computes
+        types:bool=False, # Add a column with the logit of a retracement against a consolidation?
     ):
         super().__init__()
-        self.first,self.last,self.dtype = first,last,dtype
+        self.first,self.last,self.dtype,self.types = first,last,dtype,types
+        if types: self.project,self.type_head = deepcopy(model.project),deepcopy(model.type_head)
         lstm,linear = model.lstm,model.span_head[-1]
         self.limit,self.whole = model.right_context,model if lstm.num_layers > 1 else None
         if self.limit >= 0: self.both = deepcopy(lstm).to(dtype)
@@ -112,16 +125,24 @@ class SpanReader(nn.Module):
 
     def forward(self,
         x:Tensor, # Features, (n, W, n_features) float32
-    )->Tensor: # Logits, (n, last-first+1) float32
-        if self.whole is not None: return self.whole(x)['span'][:, self.first:self.last+1]
-        x,past = x.to(self.dtype),x.shape[1]-1-self.last
-        if self.limit >= 0:
-            bars = limited_lstm(self.both, x[:, :self.last+1+self.limit], self.limit)[:, self.first:self.last+1]
-            return bars.float() @ self.weight + self.bias
-        ahead = self.ahead(x[:, :self.last+1])[0][:, self.first:].float()
-        back = self.back(x[:, self.first:].flip(1))[0][:, past:].float()
-        half = len(self.weight)//2
-        return ahead @ self.weight[:half] + (back @ self.weight[half:]).flip(1) + self.bias
+    )->Tensor: # Logits, (n, last-first+1) float32, one column more with `types`
+        w,a,b = x.shape[1],self.first,self.last+1
+        until,since = (w, 0) if self.types else (b, a)   # a window's type takes all of its bars
+        if self.whole is not None: bars = self.whole.encode(x)
+        elif self.limit >= 0: bars = limited_lstm(self.both, x.to(self.dtype)[:, :w if self.types else b+self.limit], self.limit)
+        else:
+            x,half = x.to(self.dtype),len(self.weight)//2
+            ahead = self.ahead(x[:, :until])[0]
+            back = self.back(x[:, since:].flip(1))[0]
+            span = ahead[:, a:b].float() @ self.weight[:half] + (back[:, w-b:w-a].float() @ self.weight[half:]).flip(1) + self.bias
+            return torch.cat([span, self.kind(torch.cat([ahead.float().mean(1), back.float().mean(1)], -1))], -1) if self.types else span
+        span = bars[:, a:b].float() @ self.weight + self.bias
+        return torch.cat([span, self.kind(bars.float().mean(1))], -1) if self.types else span
+
+    def kind(self, mean):
+        "Logit of a retracement from the mean over a window's bars, (n, 1)."
+        logits = self.type_head(self.project(mean))
+        return logits[:, 1:] - logits[:, :1]
 
 # %% ../nbs/19_predict.ipynb #8e1104b2
 def feature_columns(
@@ -140,18 +161,19 @@ class Reader:
         first:int=0, # First bar of each window that is asked for
         last:int|None=None, # Last bar; None for the window's last
         precision:str='float32', # float32 or bf16
+        types:bool=False, # Add a column with the probability that the window is one of a retracement?
     ):
         from moola.bars import W
         dtype = torch.bfloat16 if precision == 'bf16' else torch.float32
         self.device,self.last = detector.device,W-1 if last is None else last
         self.first,(self.width,columns) = first,feature_columns(detector.features)
         self.columns = None if columns is None else torch.as_tensor(columns, device=self.device)
-        self.readers = [SpanReader(m, first, self.last, dtype).to(self.device) for m in detector.models]
+        self.readers = [SpanReader(m, first, self.last, dtype, types).to(self.device) for m in detector.models]
 
     @torch.inference_mode()
     def __call__(self,
-        x:Tensor, # From fill_windows, (n, W, width) float32, on the device
-    )->Tensor: # Probabilities, (n, last-first+1) float32
+        x:Tensor, # From `fill_windows`, (n, W, width) float32, on the device
+    )->Tensor: # Probabilities, (n, last-first+1) float32, one column more with `types`
         if self.columns is not None: x = x[..., self.columns]
         return torch.stack([r(x).sigmoid() for r in self.readers]).mean(0)
 
@@ -307,18 +329,20 @@ def add_up(
     at:int, # Place of `live`
     device:torch.device, # Where to add
     tick, # Called with each batch's starts
-)->tuple[np.ndarray, np.ndarray]: # Mean probability, and `live`, each (n,) float32, NaN where there is none
-    "Put the answers of all windows together, bar by bar."
+)->tuple[np.ndarray, np.ndarray, np.ndarray]: # Sum of the probabilities (n,) float64, `live` (n,) float32, NaN where there is none, and window types
+    "Put the answers of all windows together, bar by bar; a last column more than `to_bar` has is the windows' types."
     a,b = options.from_bar-first, options.to_bar-first
     total = torch.zeros(n, dtype=torch.float64, device=device)
     live = torch.full((n,), torch.nan, device=device)
-    place = torch.arange(options.from_bar, options.to_bar+1, device=device)
+    place,types = torch.arange(options.from_bar, options.to_bar+1, device=device),[]
+    width = max(options.to_bar, at)-first+1
     for starts,p in zip(parts, probabilities):
         s = torch.from_numpy(starts).to(device)
         total.index_add_(0, (s[:,None] + place).flatten(), p[:,a:b+1].double().flatten())
         live[s + at] = p[:, at-first]
+        if p.shape[1] > width: types.append(p[:, width])
         tick(starts)
-    return total.cpu().numpy(), live.cpu().numpy()
+    return total.cpu().numpy(), live.cpu().numpy(), torch.cat(types).cpu().numpy() if types else np.zeros(0, np.float32)
 
 def windows_over(
     n:int, # Bars
@@ -330,6 +354,17 @@ def windows_over(
     return edge.cumsum()[:n].astype(np.int32)
 
 # %% ../nbs/19_predict.ipynb #1c2e88eb
+def span_types(
+    spans:np.ndarray, # Rows [start, end), (k, 2)
+    starts:np.ndarray, # Row at which each window begins, ascending, (n,)
+    types:np.ndarray, # Probability that a window is one of a retracement, (n,)
+    options:ScanOptions, # Its `from_bar` and `to_bar`
+)->np.ndarray: # (k,) float64, NaN where no window holds the span
+    "The mean over the windows in which the whole span stands between `from_bar` and `to_bar`."
+    first = np.searchsorted(starts, spans[:,1]-1-options.to_bar, 'left')
+    last = np.searchsorted(starts, spans[:,0]-options.from_bar, 'right')
+    return np.array([types[a:b].mean(dtype=np.float64) if b > a else np.nan for a,b in zip(first, last)], np.float64)
+
 def find_spans(
     bars:'pd.DataFrame', # Bars with a timestamp column
     prob:np.ndarray, # Probability of each bar, NaN where there is none, (n,)
@@ -337,10 +372,14 @@ def find_spans(
     threshold:float, # A bar is marked at or above it, above 0
     min_length:int=2, # Shorter spans are dropped, in bars
     max_gap:int=0, # Gaps of up to this many unmarked bars inside a span are closed first
-)->'pd.DataFrame': # start_time, end_time, bars, score, move, direction, start, end
+    calibration:tuple|None=None, # Scale and offset for `confidence`; None leaves it empty
+    types=None, # Called with spans (k, 2), gives the probability of a retracement (k,); None leaves window types empty
+)->'pd.DataFrame': # start_time, end_time, start_bar, end_bar, bars, probability, confidence, direction, move, window_type, type_probability
     "Spans of marked bars; none crosses a gap in time."
     import pandas as pd
+    from moola.calibration import calibrate_prob
     from moola.decode import threshold_spans
+    from moola.windows import LABELS
     if not 0 < threshold <= 1: raise MoolaError(f"threshold is {threshold:g}: it must lie above 0 and at most at 1")
     p,spans,scores = np.nan_to_num(prob),[np.zeros((0,2), np.int64)],[np.zeros(0)]
     marked = np.concatenate([[0], (p >= threshold).cumsum()])
@@ -348,31 +387,34 @@ def find_spans(
         s,score = threshold_spans(p[a:b], threshold, min_length, max_gap)
         spans.append(s+a)
         scores.append(score)
-    start,end = np.concatenate(spans).T
+    both = np.concatenate(spans)
+    start,end = both.T
     time,move = bars.timestamp.reset_index(drop=True),bars.close.to_numpy()[end-1]-bars.open.to_numpy()[start]
-    return pd.DataFrame(dict(start_time=time.iloc[start].array, end_time=time.iloc[end-1].array, bars=end-start, score=np.concatenate(scores),
-                             move=move, direction=np.array(['down','flat','up'])[np.sign(move).astype(int)+1], start=start, end=end))
+    sure = np.full(len(both), np.nan) if calibration is None else np.array([calibrate_prob(prob[a:b], *calibration).mean() for a,b in both], np.float64)
+    kind = np.full(len(both), np.nan) if types is None else types(both)
+    words = pd.array(np.where(np.isnan(kind), None, np.where(kind >= .5, LABELS[1], LABELS[0])), dtype='string')
+    return pd.DataFrame(dict(start_time=time.iloc[start].array, end_time=time.iloc[end-1].array, start_bar=start, end_bar=end-1, bars=end-start,
+                             probability=np.concatenate(scores), confidence=sure,
+                             direction=pd.array(np.array(['down','flat','up'])[np.sign(move).astype(int)+1], dtype='string'), move=move,
+                             window_type=words, type_probability=np.maximum(kind, 1-kind)))
 
 # %% ../nbs/19_predict.ipynb #f113f5cc
 @dataclass(eq=False)
 class Scan:
     "What a scan found."
-    probabilities:'pd.DataFrame' # timestamp, probability, live, windows: a row a bar
+    probabilities:'pd.DataFrame' # timestamp, probability, confidence, live, windows: a row a bar
     spans:'pd.DataFrame' # From `find_spans`
     about:dict # Options, threshold, numbers of bars, stretches and windows, seconds
 
-    def save(self,
-        folder, # Folder to write to; made where it is missing
-        **more, # For `scan.json`
-    )->Path:
-        "Write `probabilities.parquet`, `spans.csv` and `scan.json`, each completely or not at all."
-        from moola.runs import write_atomic
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(folder/'probabilities.parquet', lambda f: self.probabilities.to_parquet(f, index=False))
-        write_atomic(folder/'spans.csv', lambda f: self.spans.to_csv(f, index=False))
-        write_atomic(folder/'scan.json', lambda f: f.write(json.dumps(self.about | more, indent=1).encode()))
-        return folder
+    @property
+    def words(self)->list[str]:
+        "What one should know of the spans, in sentences."
+        a,out = self.about,[]
+        if not len(self.spans): out.append(f"Nothing was found: no {a['min_length']} bars in a row reach the threshold {a['threshold']:.3f}.")
+        if not a['calibrated']:
+            out.append("The model has no calibration, as its training did not come to an end or is of an early version: confidence is empty.")
+        if not a['types']: out.append("Window types were not asked for, or the model cannot tell them: their columns are empty.")
+        return out
 
     def __repr__(self):
         a = self.about
@@ -381,19 +423,20 @@ class Scan:
 
 def _prices(bars, name, check):
     "Checked bars, their prices in one block, their stretches, and a sentence where no window fits."
-    from moola.bars import OHLC, W, check_bars, segment_bars
-    if check: bars = check_bars(bars, name)
+    from moola.bars import OHLC, W, as_bars, segment_bars
+    if check: bars = as_bars(bars, name)
     if len(bars) < W: raise MoolaError(f"{name} has {len(bars)} bars: a window needs {W}")
     segments = segment_bars(bars)
     if (longest := np.diff(segments).max()) < W: raise MoolaError(f"{name} has no {W} bars without a gap in time: the longest stretch has {longest}")
     return bars, np.ascontiguousarray(bars[OHLC].to_numpy(np.float64)), segments
 
 def scan(
-    bars:'pd.DataFrame', # timestamp, open, high, low, close, as from read_bars
-    detector:Detector, # From load_predictor
+    bars:'pd.DataFrame', # timestamp, open, high, low, close, under any name that `as_bars` knows
+    detector:Detector, # From `load_predictor`
     threshold:float|None=None, # A bar is marked at or above it; None for the detector's own
     min_length:int|None=None, # Shortest span, in bars; None for the detector's own
-    max_gap:int=0, # Gaps of up to this many unmarked bars inside a span are closed
+    max_gap:int|None=None, # Gaps of up to this many unmarked bars inside a span are closed; None for the detector's own
+    types:bool=True, # Say which window type came before each span?
     progress:bool=True, # Show a bar?
     check:bool=True, # Check the bars? Those from read_bars have been
     name:str='bars', # What error messages call the bars
@@ -403,16 +446,18 @@ def scan(
     import pandas as pd
     from tqdm.auto import tqdm
     from moola.bars import W
+    from moola.calibration import calibrate_prob
     o,began = complete(ScanOptions(**options), detector),time.perf_counter()
     bars,ohlc,segments = _prices(bars, name, check)
     starts,place = window_starts(segments, o.stride),live_place(o, detector)
-    reader = Reader(detector, min(o.from_bar, place), max(o.to_bar, place), o.precision)
+    types,calibration = types and detector.has_types,detector.calibration
+    reader = Reader(detector, min(o.from_bar, place), max(o.to_bar, place), o.precision, types)
     parts = [starts[i:i+o.batch] for i in range(0, len(starts), o.batch)]
     read = read_on_cuda if detector.device.type == 'cuda' else read_on_cpu
     bar = tqdm(total=int(starts[-1])+W, unit=' bars', unit_scale=True, disable=not progress or None, leave=False, dynamic_ncols=True)
     with bar, torch.inference_mode(), without_advice():
         probabilities = read(ohlc, parts, detector, reader, o.threads)
-        try: total,live = add_up(len(bars), parts, probabilities, o, reader.first, place, detector.device, lambda s: bar.update(int(s[-1])+W-bar.n))
+        try: total,live,kind = add_up(len(bars), parts, probabilities, o, reader.first, place, detector.device, lambda s: bar.update(int(s[-1])+W-bar.n))
         except torch.OutOfMemoryError:
             raise MoolaError(f"out of memory on {detector.device} with {o.batch} windows at a time: try batch {max(o.batch//2, 1)}") from None
         finally: probabilities.close()
@@ -420,8 +465,31 @@ def scan(
     prob = np.divide(total, windows, out=np.full(len(bars), np.nan), where=windows > 0)
     if threshold is None: threshold = detector.threshold
     if min_length is None: min_length = detector.min_length
-    spans = find_spans(bars, prob, segments, threshold, min_length, max_gap)
-    table = pd.DataFrame(dict(timestamp=bars.timestamp, probability=prob.astype(np.float32), live=live, windows=windows))
+    if max_gap is None: max_gap = detector.max_gap
+    spans = find_spans(bars, prob, segments, threshold, min_length, max_gap, calibration, (lambda s: span_types(s, starts, kind, o)) if types else None)
+    sure = np.full(len(bars), np.nan) if calibration is None else calibrate_prob(prob, *calibration)
+    table = pd.DataFrame(dict(timestamp=bars.timestamp, probability=prob.astype(np.float32), confidence=sure.astype(np.float32), live=live, windows=windows))
     about = dict(bars=len(bars), segments=len(segments), windows=len(starts), spans=len(spans), threshold=threshold, min_length=min_length, max_gap=max_gap,
-                 **asdict(o), device=str(detector.device), runs=detector.runs, seconds=time.perf_counter()-began)
+                 **asdict(o), calibrated=calibration is not None, types=types, device=str(detector.device), runs=detector.runs,
+                 seconds=time.perf_counter()-began)
     return Scan(table, spans, about)
+
+# %% ../nbs/19_predict.ipynb #9d0c1a06
+def bars_drift(
+    bars:'pd.DataFrame', # timestamp, open, high, low, close, under any name that `as_bars` knows
+    detector:Detector, # From `load_predictor`
+    most:int=1000, # Windows to look at, evenly spread where there are more
+    check:bool=True, # Check the bars? Those from `read_bars` have been
+    name:str='bars', # What error messages call the bars
+)->'Drift':
+    "Compare the features of these bars with those that the first network has learned from."
+    from moola.bars import W
+    from moola.drift import feature_drift
+    from moola.features import fill_windows
+    if detector.feature_reference is None: raise MoolaError(f"{detector.runs[0]} does not know its training features: it is of an early version")
+    bars,ohlc,segments = _prices(bars, name, check)
+    starts = window_starts(segments, W)
+    if len(starts) > most: starts = starts[np.linspace(0, len(starts)-1, most).round().astype(int)]
+    width,columns = feature_columns(detector.features)
+    x = fill_windows(ohlc, starts, np.empty((len(starts), W, width), np.float32), detector.swing_rule)
+    return feature_drift(x if columns is None else x[..., columns], detector.feature_reference)

@@ -2,12 +2,14 @@
 import json
 import os
 import pty
+import shutil
 import signal
 import subprocess
 import sys
 import termios
 import threading
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -16,7 +18,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from moola.bars import OHLC, W, cut_windows, simulate_bars
+from moola.bars import OHLC, W, cut_windows, segment_bars, simulate_bars
+from moola.calibration import calibrate_prob
 from moola.checkpoint import model_from_checkpoint
 from moola.commands_predict import moola_predict
 from moola.errors import MoolaError
@@ -25,6 +28,9 @@ from moola.model import Jade
 from moola.predict import Detector, SpanReader, load_predictor, predict_windows, scan
 from moola.training import fit
 from moola.variants import make_config
+from moola.windows import LABELS
+
+COLUMNS = ["start_time", "end_time", "start_bar", "end_bar", "bars", "probability", "confidence", "direction", "move", "window_type", "type_probability"]
 
 
 def detector_of(n_features=13, seed=0, names=None, layers=1, right_context=-1):
@@ -108,6 +114,78 @@ def test_scan_of_several_networks():
     check(bars, both)
     mean = (predict_windows(bars[OHLC][:W], a) + predict_windows(bars[OHLC][:W], b)) / 2
     np.testing.assert_allclose(predict_windows(bars[OHLC][:W], both), mean, atol=1e-6)
+
+
+def middle_of(found, share=.5):
+    "A threshold that this share of the bars reaches, halfway between two probabilities."
+    p = np.unique(found.probabilities.probability.dropna())
+    i = int((1-share)*(len(p)-1))
+    return float(p[i] + p[i+1])/2
+
+
+SPAN_CASES = dict(stride=st.integers(1, 20), share=st.floats(.01, .95), gap=st.integers(0, 3), places=st.tuples(st.integers(0, 40), st.integers(60, 104)),
+                  cuts=st.lists(st.integers(1, 399), max_size=2), seed=st.integers(0, 50),
+                  right_context=st.sampled_from([-1, 4]), layers=st.sampled_from([1, 2]))
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(**SPAN_CASES)
+def test_spans_are_what_their_columns_say(stride, share, gap, places, cuts, seed, right_context, layers):
+    "Runs of marked bars within a stretch; confidence and window type as computed plainly, window by window."
+    bars = with_gaps(400, cuts, seed)
+    segments = segment_bars(bars)
+    if np.diff(segments).max() < W or (layers > 1 and right_context >= 0): return
+    detector = replace(detector_of(seed=seed, layers=layers, right_context=right_context), calibration=(.7, -.4))
+    options = dict(stride=stride, from_bar=places[0], to_bar=places[1])
+    threshold = middle_of(detector.scan(bars, **options), share)
+    found = detector.scan(bars, threshold=threshold, max_gap=gap, **options)
+    p, spans = found.probabilities.probability.to_numpy(), found.spans
+    ohlc, starts = cut_windows(bars, stride)
+    with torch.no_grad(): types = detector.models[0](torch.as_tensor(build_features(ohlc)))["type"].softmax(-1)[:, 1].numpy()
+    stretch = np.repeat(np.arange(len(segments)), np.diff(segments)[:, 0])
+    assert list(spans) == COLUMNS
+    assert (spans.bars == spans.end_bar - spans.start_bar + 1).all()
+    assert (spans.start_bar.to_numpy()[1:] > spans.end_bar.to_numpy()[:-1]).all()
+    for s in spans.itertuples():
+        rows = slice(s.start_bar, s.end_bar+1)
+        assert p[s.start_bar] >= threshold - 1e-6
+        assert p[s.end_bar] >= threshold - 1e-6
+        assert stretch[s.start_bar] == stretch[s.end_bar]
+        assert s.bars >= 2
+        assert s.probability == pytest.approx(p[rows].mean(), abs=1e-5)
+        assert s.confidence == pytest.approx(calibrate_prob(p[rows], .7, -.4).mean(), abs=1e-4)
+        held = (starts + places[0] <= s.start_bar) & (s.end_bar <= starts + places[1])
+        if not held.any():
+            assert pd.isna(s.window_type)
+            assert np.isnan(s.type_probability)
+            continue
+        mean = types[held].mean()
+        assert s.type_probability == pytest.approx(max(mean, 1-mean), abs=1e-4)
+        if abs(mean - .5) > 1e-4: assert s.window_type == LABELS[int(mean > .5)]
+
+
+def test_detector_on_tables_of_vendors():
+    "The same bars by other names give the same spans; zones stay, and the table is left alone."
+    bars, detector = simulate_bars(300, 3), detector_of()
+    vendor = bars.set_index("timestamp").tz_localize("Asia/Tokyo").rename(columns=str.upper).assign(**{"Adj Close": 1.})
+    before = vendor.copy()
+    threshold = middle_of(detector.scan(bars))
+    a, b = (detector.predict(t, threshold=threshold) for t in (bars, vendor))
+    assert len(a)
+    pd.testing.assert_frame_equal(a.drop(columns=COLUMNS[:2]), b.drop(columns=COLUMNS[:2]))
+    assert str(b.end_time.dt.tz) == "Asia/Tokyo"
+    pd.testing.assert_frame_equal(vendor, before)
+
+
+def test_networks_without_types_or_calibration():
+    torch.manual_seed(0)
+    detector = replace(detector_of(), models=[Jade(13, ("span", "countdown"), hidden=8).eval()])
+    found = detector.scan(simulate_bars(300, 3), threshold=.01)
+    assert len(found.spans)
+    assert found.spans[["confidence", "window_type", "type_probability"]].isna().all(axis=None)
+    assert found.probabilities.confidence.isna().all()
+    assert len(found.words) == 2
+    assert found.spans.dtypes.equals(detector.predict(simulate_bars(300, 3), threshold=1.).dtypes)
 
 
 @pytest.mark.parametrize("first,last", [(0, 104), (0, 0), (104, 104), (23, 85), (50, 50)])
@@ -208,31 +286,69 @@ def test_load(run_folder, tmp_path):
     with pytest.raises(MoolaError, match="at least one model"): load_predictor([])
 
 
-def test_command(run_folder, tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize("suffix", [".parquet", ".csv", ".csv.gz"])
+def test_command(suffix, run_folder, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    bars = with_gaps(400, [150])
+    bars = with_gaps(1400, [150])
+    bars["timestamp"] = bars.timestamp.dt.tz_localize("America/New_York")
     bars.to_parquet("nq.parquet")
-    moola_predict(f"--run {run_folder} {run_folder} --bars nq.parquet --device cpu --threshold .3 --quiet".split())
-    assert "Scan of 400 bars in 2 stretches" in capsys.readouterr().out
-    out = tmp_path/"predictions/nq"
-    p, spans, about = pd.read_parquet(out/"probabilities.parquet"), pd.read_csv(out/"spans.csv"), json.loads((out/"scan.json").read_text())
-    prob, live, count = plainly(bars, load_predictor(run_folder, "cpu"))
+    words = f"nq.parquet --model {run_folder} --model {run_folder} --device cpu --quiet --out sub/spans{suffix} --probabilities bars{suffix}"
+    moola_predict(f"{words} --threshold .3 --drift drift.csv --drift-plot drift.png --about about.json".split())
+    assert "Scan of 1,400 bars in 2 stretches" in capsys.readouterr().out
+    read = pd.read_parquet if suffix == ".parquet" else partial(pd.read_csv, parse_dates=["start_time", "end_time"])
+    spans, about = read(f"sub/spans{suffix}"), json.loads((tmp_path/"about.json").read_text())
+    p = pd.read_parquet(f"bars{suffix}") if suffix == ".parquet" else pd.read_csv(f"bars{suffix}", parse_dates=["timestamp"])
+    detector = Detector.load(run_folder, "cpu")
+    prob, live, _ = plainly(bars, detector)
     np.testing.assert_allclose(p.probability, prob, atol=1e-5)
     np.testing.assert_allclose(p.live, live, atol=1e-5)
-    assert p.timestamp.equals(bars.timestamp)
-    assert list(spans) == ["start_time", "end_time", "bars", "score", "move", "direction", "start", "end"]
-    assert about["spans"] == len(spans)
-    assert about["threshold"] == .3
-    with pytest.raises(SystemExit, match="already holds probabilities.parquet"): moola_predict(f"--run {run_folder} --bars nq.parquet".split())
-    moola_predict(f"--run {run_folder} --bars nq.parquet --stride 5 --overwrite --quiet".split())
-    assert json.loads((out/"scan.json").read_text())["stride"] == 5
+    assert (p.timestamp == bars.timestamp).all()
+    assert list(spans) == COLUMNS
+    assert (spans.start_time.to_numpy() == bars.timestamp[spans.start_bar].to_numpy()).all()
+    assert (spans.end_time.to_numpy() == bars.timestamp[spans.end_bar].to_numpy()).all()
+    if suffix == ".parquet": assert str(spans.start_time.dt.tz) == "America/New_York"
+    assert (about["spans"], about["threshold"], about["calibrated"], about["types"]) == (len(spans), .3, True, True)
+    assert pd.read_csv("drift.csv").feature.tolist() == list(detector.features)
+    assert (tmp_path/"drift.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(SystemExit, match="is already there"): moola_predict(words.split())
+    moola_predict(f"{words} --threshold 1 --overwrite".split())
+    out = capsys.readouterr().out
+    assert "Nothing was found: no 2 bars in a row reach the threshold 1.000" in out
+    assert list(read(f"sub/spans{suffix}")) == COLUMNS
+    if suffix == ".parquet": assert read(f"sub/spans{suffix}").dtypes.equals(spans.dtypes)
 
 
-WRONG = {"--run nowhere --bars b.csv": "there is no model nowhere", "--run RUN --bars nowhere.csv": "there is no file nowhere.csv",
-         "--run . --bars b.csv": "holds no best_model.pt", "--run RUN --bars few.csv": "few.csv has 104 bars: a window needs 105",
-         "--run RUN --bars thin.csv": "thin.csv has no column close", "--run RUN --bars b.csv --device cuda:99": "device 'cuda:99' was asked for",
-         "--run RUN --bars b.csv --device tpu": "unknown device 'tpu'", "--run RUN --bars b.csv --stride 0": "stride is 0",
-         "--run RUN --bars b.csv --threshold 1.5": "threshold is 1.5", "--run RUN --bars b.csv --right-context 105": "right_context is 105"}
+def test_command_without_files(run_folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    simulate_bars(300, 1).to_csv("b.csv", index=False)
+    moola_predict(f"b.csv --model {run_folder} --device cpu --quiet".split())
+    assert "Nothing was written: name a file with --out." in capsys.readouterr().out
+    assert [f.name for f in tmp_path.iterdir()] == ["b.csv"]
+
+
+def test_default_model(run_folder, tmp_path, monkeypatch):
+    "The promoted model of the project, which lies in artifacts/production, is taken where none is named."
+    monkeypatch.chdir(tmp_path)
+    (tmp_path/"settings.ini").write_text("")
+    place = tmp_path/"artifacts/production"
+    place.mkdir(parents=True)
+    shutil.copy(run_folder/"best_model.pt", place/"model.pt")
+    simulate_bars(300, 1).to_csv("b.csv", index=False)
+    moola_predict("b.csv --device cpu --quiet --about a.json".split())
+    assert json.loads((tmp_path/"a.json").read_text())["runs"] == [str(place)]
+    monkeypatch.setattr("moola.__file__", str(tmp_path/"elsewhere/moola/__init__.py"))
+    (place/"model.pt").unlink()
+    with pytest.raises(SystemExit, match="no model is named, and there is none in artifacts/production"): moola_predict(["b.csv"])
+
+
+WRONG = {"b.csv --model nowhere": "there is no model nowhere", "nowhere.csv --model RUN": "there is no file nowhere.csv",
+         "b.csv --model .": "holds no best_model.pt", "few.csv --model RUN": "few.csv has 104 bars: a window needs 105",
+         "thin.csv --model RUN": "thin.csv has no column close", "b.csv --model RUN --device cuda:99": "device 'cuda:99' was asked for",
+         "b.csv --model RUN --device tpu": "unknown device 'tpu'", "b.csv --model RUN --stride 0": "stride is 0",
+         "b.csv --model RUN --threshold 1.5": "threshold is 1.5", "b.csv --model RUN --right-context 105": "right_context is 105",
+         "b.csv --model RUN --out b.xls": "should end in .csv", "b.csv --model RUN --out b.csv": "b.csv holds the bars",
+         "b.csv --model RUN --out few.csv": "is already there", "b.csv --model RUN --drift-plot d.csv": "should end in .png",
+         "b.csv --model RUN --out a.csv --probabilities a.csv": "two results cannot go to one file", "b.csv --model RUN --out d": "d should end in"}
 
 
 @pytest.mark.parametrize("words,message", WRONG.items())
@@ -246,14 +362,14 @@ def test_wrong_input_is_one_sentence(words, message, run_folder, tmp_path, monke
     assert e.value.code.startswith("moola_predict: ")
     assert message in e.value.code
     assert "\n" not in e.value.code
-    assert not (tmp_path/"predictions").exists()
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["b.csv", "few.csv", "thin.csv"]
 
 
 def test_stopped_scan_writes_nothing(run_folder, tmp_path):
     "Ctrl-C, as from a terminal, while windows are read."
     simulate_bars(200_000, 1).to_parquet(tmp_path/"long.parquet")
     code = "import sys; from moola.commands_predict import moola_predict; moola_predict(sys.argv[1:])"
-    command = [sys.executable, "-c", code, "--run", str(run_folder), "--bars", "long.parquet", "--device", "cpu", "--threads", "1"]
+    command = [sys.executable, "-c", code, "long.parquet", "--model", str(run_folder), "--device", "cpu", "--threads", "1", "--out", "spans.csv"]
     screen, terminal = pty.openpty() # a progress bar shows on a terminal only
     termios.tcsetwinsize(screen, (24, 100))
     p = subprocess.Popen(command, cwd=tmp_path, stdout=terminal, stderr=terminal, start_new_session=True)
@@ -269,9 +385,15 @@ def test_stopped_scan_writes_nothing(run_folder, tmp_path):
     assert sorted(f.name for f in tmp_path.iterdir()) == ["long.parquet"]
 
 
-def test_import_is_light():
+def test_import_is_light(run_folder):
     "Prediction drags in no training, plotting or table library before it is used, and help needs no torch."
     code = "import sys, moola.predict; print(*(m for m in ('pandas','numba','matplotlib','sklearn','moola.training','pydantic') if m in sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split() == []
+    code = """import sys, pandas as pd, moola.predict
+from moola.bars import simulate_bars
+d = moola.predict.Detector.load(sys.argv[1], "cpu")
+d.predict(simulate_bars(300, 1)), d.drift(simulate_bars(300, 1))
+print(*(m for m in ('matplotlib','seaborn','sklearn','moola.training','moola.analysis','papermill') if m in sys.modules))"""
+    assert subprocess.run([sys.executable, "-c", code, run_folder], capture_output=True, text=True, check=True).stdout.split() == []
     code = "import sys, moola.commands_predict as c; c.predict_parser().format_help(); print(*(m for m in ('torch','pandas') if m in sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split() == []

@@ -127,7 +127,7 @@ def migrate(
                  pos_weight=1.) | c | dict(format=1)
     return c
 
-# %% ../nbs/10_checkpoint.ipynb #d18988d3
+# %% ../nbs/10_checkpoint.ipynb #77f74158
 def _check_plain(o, budget=20_000):
     "Raise `ValueError` unless `o` is a small tree of dicts, lists, numbers and text."
     waiting = [o]
@@ -154,6 +154,7 @@ def _check_weights(weights, config, size):
     total = 0
     for k,v in weights.items():
         if (kind := (v.dtype, v.layout)) != (torch.float32, torch.strided): raise ValueError(f"its weight {k} is {' '.join(map(str, kind))}, not torch.float32")
+        if v.device.type == 'meta': raise ValueError(f"its weight {k} is on meta, without numbers")
         if v.shape != expected[k]: raise ValueError(f"its weight {k} has shape {tuple(v.shape)}, not {tuple(expected[k])}")
         total += 4*v.numel()
         if not v.is_contiguous() or total > size: raise ValueError(f"its weight {k} is larger than what the file holds of it")

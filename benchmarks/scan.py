@@ -102,12 +102,14 @@ def main(device="auto", bars=0, save=None, slow=64, medium=2000):
     series = simulate_bars(bars or (YEARS if device.type == "cuda" else 20_000), 0)
     series["timestamp"] = np.datetime64("2020-01-01", "us") + np.arange(len(series)) * np.timedelta64(1, "m")  # one stretch
     detector, ours, before = untrained(device), {}, host_memory()
-    for precision in ("float32", "bf16"): ours[precision] = timed_scan(series, detector, precision=precision)
+    for precision in ("float32", "bf16"): ours[precision] = timed_scan(series, detector, types=False, precision=precision)
+    with_types, _ = timed_scan(series, detector)
     memory = f"Largest host memory: {host_memory():.2f} GB, of which {before:.2f} GB were in use before the first scan"
     if device.type == "cuda": memory += f"; largest memory of the GPU: {torch.cuda.max_memory_allocated()/2**30:.1f} GB"
     pandas_rate, _ = timed_plain(series[:W+slow], detector, row_by_row)
     numpy_rate, expected = timed_plain(series[:W+medium], detector, build_features)
     rows = [[f"ours, {k}", rate, f"{rate/pandas_rate:,.0f} x", f"{rate/numpy_rate:.1f} x"] for k, (rate, _) in ours.items()]
+    rows += [["ours, window types as well", with_types, f"{with_types/pandas_rate:,.0f} x", f"{with_types/numpy_rate:.1f} x"]]
     rows += [["reference: row-by-row pandas features, nn.LSTM in batches of 32", pandas_rate, "1 x", ""],
              ["reference: compiled features a window at a time, nn.LSTM in batches of 32", numpy_rate, "", "1 x"]]
     rows += [[f"floor: operations of the LSTM, {name} matrix product", matmul_rate(device, d)/window_flops(), "", ""]

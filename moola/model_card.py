@@ -14,7 +14,7 @@ from .checklist import Evidence, failed
 from .evaluation_page import as_markdown
 from .production import feature_schema
 
-# %% ../nbs/25b_model_card.ipynb #87b21fa6
+# %% ../nbs/25b_model_card.ipynb #988f29be
 FORMAT = 1 # Of model.json
 
 def name_only(path): return path if path.startswith('simulated') else Path(path).name
@@ -45,7 +45,7 @@ def describe_model(
     reads = dict(window=W, features=feature_schema(c['features']), **{k: own[k] for k in ('swing_rule','tasks','right_context')}, window_types=LABELS)
     return clean_json(dict(format=FORMAT, name=run.folder.resolve().name, variant=own['variant'], promoted=datetime.now(UTC).isoformat(timespec='seconds'),
         forced=dict(reason=' '.join(force.split()), failed=bad) if bad else None,
-        epochs=run.metadata['epochs_done'], parameters=sum(v.numel() for v in c['model'].values()),
+        epochs=run.metadata['epochs_done'], words=run.metadata.get('words', []), parameters=sum(v.numel() for v in c['model'].values()),
         evaluation=score_record(evidence) if evidence else None, checks=[dict(name=x.name, passed=x.passed, reason=x.reason) for x in checks], **reads, **kept))
 
 # %% ../nbs/25b_model_card.ipynb #be09fa98
@@ -82,7 +82,7 @@ def limit_lines(a):
                 "A few hundred labels make wide intervals: go by the lower ends.",
                 "It finds patterns in bars that have closed. That one occurred says nothing about what prices do next.")
 
-# %% ../nbs/25b_model_card.ipynb #e8fe25de
+# %% ../nbs/25b_model_card.ipynb #c22f4430
 INTENDED = ("To mark expansions in closed bars of one instrument, for somebody who looks at them, and as a starting point for training on one's own labels. "
             "It is not made to place orders, nor for windows that cross a gap in time.")
 FACTORS = ("Results vary with the instrument, the length of a bar, the hour of the day and the person who labelled. "
@@ -98,11 +98,12 @@ def model_card(
     "The card of a model."
     e,forced = a['evaluation'],a['forced']
     judged = f"Scored on {e['words']}." if e else "It has no score on windows that nothing was chosen on."
+    own = [f"What the run says of this very network: {' '.join(a['words'])}"] if a['words'] else []
     checks = [['check','','reason'], *([c['name'], 'pass' if c['passed'] else 'FAIL', c['reason']] for c in a['checks'])]
     warning = [f"**Promoted although these checks fail: {', '.join(forced['failed'])}. The reason given: {forced['reason']}.**"] if forced else []
     sections = {'Model details': [as_markdown(*detail_rows(a))], 'Intended use': [INTENDED], 'Factors': [FACTORS], 'Metrics': [METRICS_WORDS],
                 'Evaluation data': [judged], 'Training data': [data_words(a['data'])],
-                'Quantitative analyses': [as_markdown(*score_rows(e))] if e else [judged], 'Checks before production': [as_markdown(*checks)],
+                'Quantitative analyses': [as_markdown(*score_rows(e)) if e else judged, *own], 'Checks before production': [as_markdown(*checks)],
                 'Ethical considerations': [ETHICS], 'Caveats and recommendations': ['\n'.join(f'- {w}' for w in limit_lines(a)), FORM]}
     title = f"# {a['name']}: a model that finds expansions in windows of {a['window']} bars"
     return '\n\n'.join([title, *warning, *(p for k,ps in sections.items() for p in (f'## {k}', *ps))]) + '\n'

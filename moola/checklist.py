@@ -32,7 +32,7 @@ class Evidence:
     scores:dict # span_f1, separation, f1 and average_precision, each a `Bound`
     git:dict|None=None # Commit that an evaluation was made with
 
-# %% ../nbs/25a_checklist.ipynb #a2235d34
+# %% ../nbs/25a_checklist.ipynb #694ec2e4
 WHOSE = ('output','resume','overwrite','progress','device','data','seed','min_length','test_fraction','n_windows','data_seed')
 
 def check_same(
@@ -62,8 +62,8 @@ def evaluation_evidence(
         (best,name),s = level(*chance),e.score(metric)
         return Bound(METRICS[metric], s.value, s.low, s.high, best, SYSTEM_WORDS.get(name, name))
     d = e.data['data']
-    words = (f"the evaluation {e.folder.name}: {d['scored']} out-of-fold windows, {e.data['folds']} folds, "
-             f"{len(e.data['seeds'])} network{'s'*(len(e.data['seeds']) > 1)} a fold")
+    words = (f"{d['scored']} out-of-fold windows of the evaluation {e.folder.name} ({e.data['folds']} folds, "
+             f"{len(e.data['seeds'])} network{'s'*(len(e.data['seeds']) > 1)} each)")
     scores = dict(span_f1=bound('window_f1_half', 'window_f1', 'window_f1_half'), separation=bound('separation'), f1=bound('f1', 'f1', 'f1_half'),
                   average_precision=bound('average_precision', 'average_precision'))
     return Evidence('evaluation', words, scores, e.data.get('git'))

@@ -6,13 +6,13 @@
 __all__ = ['PARTS', 'PART_NOTES', 'SHOWS', 'UNLABELLED_SHOWS', 'PANELS', 'KEYS_JS', 'KEYS_CSS', 'Explored', 'explored_run',
            'unlabelled', 'parts_of', 'explored_windows', 'Knobs', 'uncertainty', 'hits', 'outcomes', 'matching',
            'neighbour', 'find_window', 'many', 'part_words', 'total_words', 'span_words', 'window_words',
-           'window_title', 'nothing_words', 'check_panels', 'Picture', 'Keys', 'part_choices', 'Explorer', 'dropdown',
-           'line', 'explore']
+           'window_title', 'nothing_words', 'check_panels', 'Picture', 'Keys', 'part_choices', 'alone', 'Explorer',
+           'dropdown', 'line', 'explore']
 
-# %% ../nbs/24_explore.ipynb #8e6ef537
-import difflib, io
+# %% ../nbs/24_explore.ipynb #f2082a51
+import difflib, io, threading
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, wraps
 from html import escape
 from pathlib import Path
 import anywidget
@@ -36,7 +36,7 @@ from .splits import window_groups
 from .training import named_features, split_of
 from .windows import Windows, join_windows, read_windows
 
-# %% ../nbs/24_explore.ipynb #86abec16
+# %% ../nbs/24_explore.ipynb #10885eb3
 PARTS = dict(train='training', **PART_WORDS, new='new', unknown='unknown')
 
 PART_NOTES = dict(train="the network has learnt from them, so this looks better than it is",
@@ -60,9 +60,14 @@ class Explored:
     def __len__(self): return len(self.prob)
 
     @cached_property
+    def spans(self)->list: return self.windows.spans
+
+    @cached_property
+    def time(self)->np.ndarray|None: return self.windows.timestamp
+
+    @cached_property
     def truth(self)->tuple: # Window of each labelled span (k,), spans (k, 2), labelled bars (n, W)
-        spans = self.windows.spans
-        return np.repeat(np.arange(len(self)), [len(s) for s in spans]), np.concatenate([np.zeros((0,2), np.int64), *spans]), self.windows.mask
+        return np.repeat(np.arange(len(self)), [len(s) for s in self.spans]), np.concatenate([np.zeros((0,2), np.int64), *self.spans]), self.windows.mask
 
 # %% ../nbs/24_explore.ipynb #bb37cf3f
 def explored_run(
@@ -117,7 +122,7 @@ def explored_windows(
     return Explored(windows, predict_windows(windows.ohlc, detector), parts_of(windows, detector.runs), names, detector.threshold, detector.min_length,
                     detector.features, detector.swing_rule)
 
-# %% ../nbs/24_explore.ipynb #8a0b8368
+# %% ../nbs/24_explore.ipynb #36cec021
 @dataclass(frozen=True)
 class Knobs:
     "How probabilities become spans."
@@ -130,9 +135,9 @@ def uncertainty(
     threshold:float=.5, # From which the odds are counted
 )->np.ndarray: # Bits a bar, (n,), each in [0, 1]
     "The mean entropy of a window's bars, as seen from the threshold."
-    t = np.clip(threshold, 1e-6, 1-1e-6)
-    q = prob*(1-t)/(prob*(1-t) + (1-prob)*t)
-    q = np.clip(q, 1e-9, 1-1e-9)
+    t,p = min(max(float(threshold), 1e-6), 1-1e-6),np.clip(prob, 1e-6, 1-1e-6)
+    q = p*(1-t)/(p*(1-t) + (1-p)*t)
+    q = np.clip(q, 1e-6, 1-1e-6)
     return -(q*np.log2(q) + (1-q)*np.log2(1-q)).mean(1)
 
 # %% ../nbs/24_explore.ipynb #8f6f70c8
@@ -161,7 +166,7 @@ def outcomes(
         labelled=count(true_window), predicted=count(window), missed=count(true_window[missed]), false_alarms=count(window[alarm]),
         uncertainty=uncertainty(e.prob, knobs.threshold))), found, scores
 
-# %% ../nbs/24_explore.ipynb #1ed69aa6
+# %% ../nbs/24_explore.ipynb #e6ba1a0d
 SHOWS = {'all windows': lambda t: t.index == t.index,
          'missed': lambda t: t.missed > 0,
          'false alarms': lambda t: t.false_alarms > 0,
@@ -194,16 +199,16 @@ def neighbour(
     return int(way[min(by, len(way))-1] if by > 0 else way[max(by, -len(way))]) if len(way) else None
 
 def find_window(
-    table:pd.DataFrame, # From `outcomes`
+    table:pd.DataFrame, # From `outcomes`, or some of its rows
     name:str, # A window's id
-)->int: # Its row
+)->int: # Its row in the table from `outcomes`
     "The window of an id; raises `MoolaError` where there is none."
-    rows = np.flatnonzero(table.id.to_numpy() == name)
+    rows = table.index[table.id == name]
     if len(rows): return int(rows[0])
     near = difflib.get_close_matches(name, table.id.tolist(), 1)
     raise MoolaError(f"no window has the id {name!r}" + (f": did you mean {near[0]!r}?" if near else ''))
 
-# %% ../nbs/24_explore.ipynb #2e22a958
+# %% ../nbs/24_explore.ipynb #a71facfc
 def many(
     n:int, # How many
     what:str, # In the singular
@@ -219,7 +224,7 @@ def part_words(
     name = {'new': 'new window', 'unknown': 'window'}
     counts = {p: n for p in PARTS if (n := int((e.part == p).sum())) and part in ('all',p)}
     words = [f"{many(n, name.get(p, f'{PARTS[p]} window'))} ({PART_NOTES[p]})" for p,n in counts.items()]
-    if len(words) == 1: words = [words[0].removesuffix(')').replace(' (', f" of {e.source}: " if part in PART_WORDS else f", read by {e.source}: ", 1)]
+    if len(words) == 1: words = [words[0].removesuffix(')').replace(' (', f" of the run {e.source}: " if part in PART_WORDS else f", read by {e.source}: ", 1)]
     elif words: words[0] = f"Read by {e.source}: {words[0]}"
     return '; '.join(words) + ('. The windows are simulated.' if e.windows.simulated else '.')
 
@@ -255,11 +260,11 @@ def window_title(
     i:int, # Row
 )->str: # Id, type, time of the first bar where it is known, part
     "What stands above a window."
-    w,time = e.windows[[i]],e.windows.timestamp
-    kind = {0: 'after a consolidation', 1: 'after a retracement'}.get(int(w.window_type[0]), 'of unknown type')
-    when = [] if time is None or np.isnat(time[i]) else [pd.Timestamp(time[i]).strftime('%Y-%m-%d %H:%M')]
+    w = e.windows[[i]]
+    kind = {0: ['after a consolidation'], 1: ['after a retracement']}.get(int(w.window_type[0]), ['of unknown type'] if len(e.spans[i]) else [])
+    when = [] if e.time is None or np.isnat(e.time[i]) else [pd.Timestamp(e.time[i]).strftime('%Y-%m-%d %H:%M')]
     part = [] if e.part[i] == 'unknown' else [f'{PARTS[e.part[i]]} window']
-    return ', '.join([str(w.ids[0]), kind, *when, *part]) + (' (simulated)' if w.simulated else '')
+    return ', '.join([str(w.ids[0]), *kind, *when, *part]) + (' (simulated)' if w.simulated else '')
 
 def nothing_words(
     show:str, # One of `SHOWS` or `UNLABELLED_SHOWS`
@@ -272,7 +277,7 @@ def nothing_words(
     what = {'missed': ' has a missed span', 'false alarms': ' has a false alarm', 'with a predicted span': ' has a predicted span'}.get(show)
     return f"No {windows}{what} at threshold {knobs.threshold:.3f}." if what else f"There is no {windows}."
 
-# %% ../nbs/24_explore.ipynb #03a585b8
+# %% ../nbs/24_explore.ipynb #0f89b1f0
 PANELS = FEATURES+DISPLACEMENT
 
 def check_panels(
@@ -288,12 +293,13 @@ class Picture:
     def __init__(self,
         features=(), # Names of the features to draw below
     ):
-        self.features,n = check_panels(features),len(features)
-        with sns.axes_style('whitegrid', {'grid.color': '.92'}):
-            self.figure = Figure(figsize=(8.5, 4+.8*n), dpi=110, layout='constrained')
-            FigureCanvasAgg(self.figure)
-            self.axes = self.figure.subplots(2+n, sharex=True, height_ratios=(3,1,*[.8]*n))
-        self.outlines = []
+        self.features = check_panels(features)
+        n = len(self.features)
+        height,gap = 4+.95*n,.24   # inches
+        frame = dict(left=.11, right=.985, top=1-.55/height, bottom=.5/height, hspace=gap*(2+n)/(height-1.05-gap*(1+n)))
+        self.figure,self.outlines = Figure(figsize=(8.5, height), dpi=110),[]
+        FigureCanvasAgg(self.figure)
+        with sns.axes_style('whitegrid'): self.axes = self.figure.subplots(2+n, sharex=True, height_ratios=(3,1,*[.8]*n), gridspec_kw=frame)
 
     def show(self,
         ohlc:np.ndarray, # Prices of the window, (W, 4)
@@ -309,17 +315,18 @@ class Picture:
         shade_spans(self.axes[2:], true_spans)
         for ax,name,v in zip(self.axes[2:], self.features, values.T if self.features else ()):
             ax.stairs(v, np.arange(len(v)+1)-.5, baseline=None, color='.3', lw=1.3)
-            ax.text(.006, .94, name, transform=ax.transAxes, va='top', fontsize=8, bbox=dict(fc='white', ec='none', alpha=.75, pad=1))
+            ax.set_title(name, loc='left', fontsize=9, pad=3)
         for ax in self.axes:
             ax.grid(color='.92')
             ax.set_axisbelow(True)
-            ax.tick_params(length=0)
+            ax.tick_params(length=0, labelsize=9)
         self.line = self.axes[1].axhline(0, color='.3', ls='--', lw=1, animated=True)
         self.axes[0].set_title(title, loc='left', fontsize=11, pad=22)
         key = [plt.Rectangle((0,0), 1, 1, color=ORANGE, alpha=.25, lw=0), plt.Rectangle((0,0), 1, 1, fill=False, ec=BLUE, lw=1.8), self.line]
         self.axes[0].legend(key, ['labelled','predicted','threshold'], frameon=False, fontsize=8, ncols=3, loc='lower left', bbox_to_anchor=(0,1),
                             borderpad=.4, borderaxespad=0, columnspacing=1.5)
         self.axes[-1].set_xlabel('bar')
+        for ax in self.axes[:2]: ax.yaxis.set_label_coords(-.075, .5)
         self.figure.canvas.draw()
         self.still = self.figure.canvas.copy_from_bbox(self.figure.bbox)
 
@@ -385,7 +392,7 @@ class Keys(anywidget.AnyWidget):
     "Takes the arrow keys for the explorer around it, wherever in it the focus is, except in a control that has its own use for them."
     _esm,_css = KEYS_JS,KEYS_CSS
 
-# %% ../nbs/24_explore.ipynb #3162a2c5
+# %% ../nbs/24_explore.ipynb #c0ee1733
 def part_choices(
     e:Explored, # Windows
     part:str='', # What was asked for; empty for the first choice
@@ -396,6 +403,15 @@ def part_choices(
     if part and part not in choices: raise MoolaError(f"there is no part {part!r} to explore: choose from {', '.join(choices)}")
     return choices, part or choices[0]
 
+def alone(
+    f, # A method of `Explorer`
+):
+    "The same, waiting until no other such method is at work."
+    @wraps(f)
+    def wait(self, *args, **kwargs):
+        with self.lock: return f(self, *args, **kwargs)
+    return wait
+
 class Explorer:
     "Windows to step through, in a notebook."
     def __init__(self,
@@ -403,7 +419,7 @@ class Explorer:
         part:str='', # all, train, valid, test, new or unknown; empty for validation windows of a run, else all
         features=(), # Names of features to draw below
     ):
-        self.explored,self.picture,self.row,self.quiet = explored,Picture(features),None,False
+        self.explored,self.picture,self.row,self.quiet,self.lock = explored,Picture(features),None,False,threading.RLock()
         self.read(Knobs(explored.threshold, explored.min_length))
         self.make_controls(part)
         self.watch()
@@ -415,7 +431,7 @@ class Explorer:
 
     def __repr__(self): return f"Explorer. {part_words(self.explored, self.part.value)}"
 
-# %% ../nbs/24_explore.ipynb #d561d136
+# %% ../nbs/24_explore.ipynb #85f20b71
 def dropdown(
     name:str, # What it chooses
     options, # Values, or pairs of label and value
@@ -433,7 +449,7 @@ def line(
 @patch
 def make_controls(self:Explorer, part):
     "The widgets, and where they stand."
-    t,k,wide = self.table,self.knobs,dict(style=dict(description_width='initial'), layout=dict(width='270px'))
+    t,k,wide = self.table,self.knobs,dict(style=dict(description_width='initial'), layout=dict(width='300px'))
     choices,part = part_choices(self.explored, part)
     self.previous,self.next = (widgets.Button(icon=f'chevron-{way}', tooltip=tip, layout=dict(width='44px'))
                                for way,tip in (('left','Previous window'), ('right','Next window')))
@@ -462,11 +478,12 @@ def watch(self:Explorer):
     self.keys.on_msg(self.press)
     self.jump.observe(lambda c: c['new'] and self.leap(c['new']), 'value')
     for w in (self.show, self.kind, self.part): w.observe(lambda _: self.filter(), 'value')
-    for w in (self.threshold, self.min_length, self.max_gap): w.observe(lambda _: self.quiet or self.turn(), 'value')
+    for w in (self.threshold, self.min_length, self.max_gap): w.observe(lambda _: self.turn(), 'value')
     for w in self.panels: w.observe(lambda _: self.choose([p.description for p in self.panels if p.value]), 'value')
 
-# %% ../nbs/24_explore.ipynb #ef3ade2a
+# %% ../nbs/24_explore.ipynb #2235d12d
 @patch
+@alone
 def filter(self:Explorer):
     "Show the windows that match; the one that is shown stays if it does."
     self.rows = matching(self.table, self.show.value, self.kind.value, self.part.value)
@@ -479,6 +496,7 @@ def shown(self:Explorer)->pd.DataFrame:
     return self.table if self.part.value == 'all' else self.table[self.table.part == self.part.value]
 
 @patch
+@alone
 def step(self:Explorer,
     by:int=1, # Windows, negative for back
 ):
@@ -487,6 +505,7 @@ def step(self:Explorer,
     if row is not None: self.draw(row)
 
 @patch
+@alone
 def leap(self:Explorer,
     name:str, # Id of a window of the part that is shown, whether it matches the filter or not
 ):
@@ -496,16 +515,19 @@ def leap(self:Explorer,
     self.jump.value = ''
 
 @patch
+@alone
 def press(self:Explorer, _, message, __):
     "Answer a key, so that the next may come."
     self.step(dict(ArrowLeft=-1, ArrowRight=1, Home=-len(self.rows), End=len(self.rows))[message['key']])
     self.keys.send({})
 
 @patch
+@alone
 def turn(self:Explorer,
     knobs:Knobs|None=None, # Where to set the sliders; None reads them
 ):
     "Decode anew; the window stays, even where it matches no longer."
+    if self.quiet: return
     if knobs:
         self.quiet = True
         for k,v in vars(knobs).items(): getattr(self, k).value = v
@@ -516,6 +538,7 @@ def turn(self:Explorer,
     else: self.mark()
 
 @patch
+@alone
 def choose(self:Explorer,
     features, # Names of features
 ):
@@ -523,7 +546,7 @@ def choose(self:Explorer,
     self.picture = Picture(features)
     self.draw(self.row)
 
-# %% ../nbs/24_explore.ipynb #5409c2cc
+# %% ../nbs/24_explore.ipynb #3865bdfc
 @patch
 def draw(self:Explorer,
     row:int|None, # Of the table; None where nothing matches
@@ -534,7 +557,7 @@ def draw(self:Explorer,
     if row is not None:
         ohlc = e.windows.ohlc[row]
         values = named_features(ohlc[None], names, e.swing_rule)[0] if names else None
-        self.picture.show(ohlc, e.windows.spans[row], e.prob[row], values, window_title(e, row))
+        self.picture.show(ohlc, e.spans[row], e.prob[row], values, window_title(e, row))
     self.mark()
 
 @patch
@@ -556,7 +579,7 @@ def say(self:Explorer,
     at = np.flatnonzero(rows == row) if row is not None else []
     self.place.value = f'<b>{at[0]+1:,}</b> of {len(rows):,}' if len(at) else f'not one of {len(rows):,}' if row is not None else 'none'
     said = (nothing_words(self.show.value, self.kind.value, part, self.knobs) if row is None else
-            window_words(self.table.loc[row], e.windows.spans[row], self.found[row], self.scores[row]))
+            window_words(self.table.loc[row], e.spans[row], self.found[row], self.scores[row]))
     self.words.value = f'<div style="line-height: 1.5">{escape(problem or said)}<br>{escape(total_words(self.shown))}</div>'
     for button,by in ((self.previous,-1), (self.next,1)): button.disabled = row is None or neighbour(rows, row, by) is None
 

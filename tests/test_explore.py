@@ -1,0 +1,321 @@
+"The explorer: its answers against plain loops, and itself in JupyterLab, driven as a reader drives it."
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import clean_env
+
+from moola.analysis import window_table
+from moola.decode import threshold_spans
+from moola.errors import MoolaError
+from moola.explore import SHOWS, Explored, Knobs, explore, explored_run, explored_windows, matching, neighbour, outcomes, part_words
+from moola.spans import iou
+from moola.training import fit
+from moola.variants import make_config
+from moola.windows import simulate_windows
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    "A small finished run."
+    out = tmp_path_factory.mktemp("artifacts")/"small"
+    return fit(make_config("baseline_100ep", n_windows=80, epochs=12, batch_size=8, lr=.01, pos_weight=4., device="cpu", progress=False,
+                           output=str(out))).folder
+
+
+@pytest.fixture
+def spoiled(folder, tmp_path): return shutil.copytree(folder, tmp_path/"spoiled")
+
+
+@pytest.fixture
+def noise():
+    "Windows with several spans or none, read by chance."
+    windows, rng = simulate_windows(60, seed=3), np.random.default_rng(0)
+    windows.window = windows.window % 40
+    prob = np.convolve(rng.random(60*105), np.ones(5)/5, "same").reshape(60, 105)
+    return Explored(windows, prob, np.repeat(["valid", "test"], 30), "noise", .5, 2, (), "origin")
+
+
+@pytest.mark.parametrize("knobs", [Knobs(), Knobs(.6, 3), Knobs(.6, 1, 2), Knobs(.45, 4, 6), Knobs(1., 1), Knobs(0.)])
+def test_outcomes(noise, knobs):
+    "Each window's counts are what a plain loop over its spans counts."
+    table, found, scores = outcomes(noise, knobs)
+    for i, row in table.iterrows():
+        pred, sure = threshold_spans(noise.prob[i], knobs.threshold, knobs.min_length, knobs.max_gap)
+        touched = iou(noise.windows.spans[i], pred) > 0
+        assert (row.labelled, row.predicted) == touched.shape
+        assert (row.missed, row.false_alarms) == ((~touched.any(1)).sum(), (~touched.any(0)).sum())
+        assert found[i].tolist() == pred.tolist() and np.allclose(scores[i], sure)
+    assert set(table.labelled) == {0, 1, 2} and table.uncertainty.between(0, 1).all()
+
+
+def test_agrees_with_the_gallery(folder):
+    "At the threshold of the run, the counts are those of the table that the gallery is picked from."
+    e = explored_run(folder)
+    table, _, _ = outcomes(e, Knobs(e.threshold, e.min_length))
+    same = ["id", "type", "labelled", "predicted", "missed", "false_alarms"]
+    from moola.runs import Run
+    both = pd.concat([window_table(Run(folder), simulate_windows(80), part) for part in ("valid", "test")], ignore_index=True)
+    pd.testing.assert_frame_equal(table[same], both[same], check_dtype=False)
+
+
+@pytest.mark.parametrize("show", SHOWS)
+@pytest.mark.parametrize("kind", ["any", "consolidation", "both or unknown"])
+@pytest.mark.parametrize("part", ["all", "test"])
+def test_steps_visit_all_that_match(noise, show, kind, part):
+    "Steps from the first window that matches visit each one once, and lead back."
+    table = outcomes(noise, Knobs(.55, 2))[0]
+    rows = matching(table, show, kind, part)
+    picked = table.loc[rows]
+    if not len(rows): return
+    assert len(set(rows)) == len(rows)
+    assert part == "all" or set(picked.part) == {part}
+    assert kind == "any" or set(picked.type) == {kind}
+    if show in ("missed", "false alarms"): assert (picked[show.replace(" ", "_")] > 0).all() and (np.diff(rows) > 0).all()
+    way = [rows[0]]
+    while (to := neighbour(rows, way[-1], 1)) is not None: way.append(to)
+    back = [way[-1]]
+    while (to := neighbour(rows, back[-1], -1)) is not None: back.append(to)
+    assert way == rows.tolist() == back[::-1]
+    assert neighbour(rows, rows[0], len(rows)) in (rows[-1], None)
+
+
+def test_sliders_and_filters(folder):
+    "A slider moves what it must and nothing else; a filter that nothing matches says so, and all comes back."
+    x = explore(folder, features=["range_z"])
+    first, figure, candles = x.image.value, x.picture.figure, x.picture.axes[0].collections[:]
+    assert "validation windows" in x.head.value and len(x.rows) == (x.explored.part == "valid").sum() and x.place.value.startswith("<b>1</b>")
+    x.threshold.value = .9
+    assert x.image.value != first and x.knobs == Knobs(.9, 2) and x.picture.figure is figure and x.picture.axes[0].collections[:] == candles
+    x.threshold.value, x.show.value = 1., "false alarms"
+    assert x.row is None and x.image.layout.display == "none" and "No validation window has a false alarm at threshold 1.000." in x.words.value
+    assert x.previous.disabled and x.next.disabled
+    x.step()
+    x.threshold.value = 0.
+    assert x.row is None or x.table.false_alarms[x.row] > 0
+    x.show.value = "missed"
+    assert x.row is None and "missed span" in x.words.value
+    x.show.value = "all windows"
+    x.reset.click()
+    assert x.image.value == first and x.knobs == Knobs(x.explored.threshold, 2)
+    x.part.value = "test"
+    assert x.table.part[x.row] == "test" and "test windows" in x.head.value and "nothing was chosen on them" in x.head.value
+    x.leap("sim")
+    assert "no window has the id &#x27;sim&#x27;: did you mean" in x.words.value
+    x.leap(x.shown.id.iloc[-1])
+    assert x.row == x.shown.index[-1] and x.next.disabled
+
+
+def test_two_controls_at_once(folder):
+    "Jupyter may answer controls in several threads: whatever comes first, what is shown in the end is what the controls say."
+    x = explore(folder)
+
+    def turn(control, values):
+        for v in values: control.value = v
+    work = [(x.threshold, [.9, .1, .5, .4]), (x.show, ["missed", "false alarms", "all windows", "false alarms"]), (x.part, ["test", "valid", "test"])]
+    threads = [threading.Thread(target=turn, args=w) for w in work]
+    for t in threads: t.start()
+    for t in threads: t.join()
+    rows = matching(outcomes(x.explored, Knobs(.4, 2))[0], "false alarms", part="test")
+    assert x.rows.tolist() == rows.tolist() and x.knobs == Knobs(.4, 2)
+    before, words = x.image.value, x.words.value
+    x.draw(x.row)
+    assert (x.image.value, x.words.value) == (before, words)
+
+
+def test_a_slider_takes_no_time(folder):
+    "The quickest of a few redraws is far below a fifth of a second."
+    x, times = explore(folder, features=["range_z"]), []
+    for t in np.linspace(.1, .9, 9):
+        start = time.perf_counter()
+        x.threshold.value = t
+        times.append(time.perf_counter() - start)
+    assert min(times) < .2
+
+
+def test_parts(folder):
+    "Windows are what they were to the network, however they are named or cut; those of a run only as held out."
+    windows = simulate_windows(80)
+    e = explored_windows(windows, folder)
+    held = explored_run(folder)
+    assert set(e.windows.ids[e.part == "test"]) == set(held.windows.ids[held.part == "test"])
+    train = e.windows[e.part == "train"]
+    train.ids = np.array([f"mine{i}" for i in range(len(train))])
+    assert set(explored_windows(train, folder).part) == {"train"}
+    assert set(explored_windows(train.ohlc, folder).part) == {"train"}
+    assert "looks better than it is" in part_words(explored_windows(train, folder))
+    assert list(explore(windows, folder).part.options) == [("all", "all"), ("training", "train"), ("validation", "valid"), ("test", "test")]
+    with pytest.raises(MoolaError, match="there is no part 'train' to explore: choose from valid, test"): explore(folder, part="train")
+
+
+def test_unlabelled(folder):
+    "Windows without labels show what is predicted, and speak of no misses."
+    x = explore(simulate_windows(6, seed=1).ohlc, folder)
+    assert list(x.show.options) == ["all windows", "most uncertain first", "with a predicted span"]
+    assert "Labelled" not in x.words.value and "missed" not in x.words.value and "6 new windows" in x.head.value
+
+
+def test_what_is_wrong(folder, spoiled, tmp_path, monkeypatch):
+    "Wrong input is one sentence."
+    def said(*args, **kwargs):
+        with pytest.raises(MoolaError) as e: explore(*args, **kwargs)
+        return str(e.value)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path/"settings.ini").touch()
+    assert said() == "there is no finished run below artifacts/: train one with moola_train, or name the folder of a run"
+    assert said("nowhere") == "there is no folder nowhere: name the folder of a run"
+    assert said(simulate_windows(8)) == "windows need a detector: explore(windows, detector), where the folder of a run will do"
+    assert said(simulate_windows(8), "nowhere") == "there is no run nowhere"
+    assert said("no.parquet", folder) == "There is no file no.parquet."
+    assert said(folder, features=["rsi"]).startswith("there is no feature 'rsi': choose from open_norm, ")
+    (spoiled/"predictions.parquet").rename(spoiled/"kept")
+    m = json.loads((spoiled/"metadata.json").read_text())
+    (spoiled/"metadata.json").write_text(json.dumps(m | dict(status="running", epochs_done=2)))
+    assert said(spoiled) == f"{spoiled} lacks predictions.parquet: the run is running after 2 of 12 epochs"
+    (spoiled/"kept").rename(spoiled/"predictions.parquet")
+    m["config"]["data"] = "/elsewhere/train_latest.parquet"
+    (spoiled/"metadata.json").write_text(json.dumps(m))
+    assert said(spoiled) == "the run's windows are not at /elsewhere/train_latest.parquet: name the file as data"
+    assert set(explored_windows(simulate_windows(8), spoiled).part) == {"unknown"}
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory, chromium):
+    "JupyterLab on the loopback, with settings of its own: its address, its folder and its token."
+    folder, home, port, token = tmp_path_factory.mktemp("notebooks"), tmp_path_factory.mktemp("home"), free_port(), os.urandom(16).hex()
+    notes = home/"settings/@jupyterlab/apputils-extension/notification.jupyterlab-settings"
+    notes.parent.mkdir(parents=True)
+    notes.write_text('{"fetchNews": "false", "checkForUpdates": false}')
+    env = clean_env() | {"HOME": str(home), "JUPYTER_CONFIG_DIR": str(home/"config"), "JUPYTER_RUNTIME_DIR": str(home/"runtime"),
+                         "JUPYTER_DATA_DIR": str(home/"data"), "JUPYTERLAB_SETTINGS_DIR": str(home/"settings"),
+                         "JUPYTERLAB_WORKSPACES_DIR": str(home/"workspaces"), "OMP_NUM_THREADS": "1"}
+    with (home/"log").open("w") as log:
+        server = subprocess.Popen([sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}",
+            "--ServerApp.port_retries=0", f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={folder}",
+            "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"], env=env, cwd=folder, stdout=log, stderr=log)
+        address = f"http://127.0.0.1:{port}"
+        try:
+            for _ in range(300):
+                if server.poll() is not None: break
+                try: urllib.request.urlopen(f"{address}/api/status?token={token}", timeout=5).close(); break
+                except OSError: time.sleep(.1)
+            if server.poll() is not None: pytest.fail(f"JupyterLab did not start:\n{(home/'log').read_text()[-3000:]}")
+            yield address, folder, token
+        finally:
+            server.terminate()
+            server.wait(30)
+
+
+@pytest.fixture
+def notebook(lab, browser, folder):
+    "A page of JupyterLab in which the one line has been run, and what its console complained of."
+    address, place, token = lab
+    cell = nbformat.v4.new_code_cell(f"from moola.explore import explore\nexplore({str(folder)!r})")
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell], metadata=dict(kernelspec=dict(name="python3", display_name="Python 3", language="python"))),
+                   place/"look.ipynb")
+    page, complaints = browser.new_page(viewport=dict(width=1400, height=1100)), []
+    page.set_default_timeout(60_000)
+    page.on("console", lambda m: complaints.append(m.text) if m.type in ("error", "warning") else None)
+    page.on("pageerror", lambda e: complaints.append(str(e)))
+    page.goto(f"{address}/lab/tree/look.ipynb?token={token}")
+    page.locator(".jp-CodeCell .cm-content").first.click()
+    page.keyboard.press("Control+Enter")
+    page.wait_for_function("document.querySelector('.moola-explorer img')?.naturalWidth > 0")
+    yield page, complaints
+    page.close()
+
+
+def test_in_jupyterlab(notebook, folder, tmp_path):
+    "Buttons, keys, sliders, filters, jumps and features, in a real browser."
+    from playwright.sync_api import expect
+    expect.set_options(timeout=30_000)
+    page, complaints = notebook
+    e = explored_run(folder)
+    n = {p: int((e.part == p).sum()) for p in ("valid", "test")}
+    place, words, head, image = (page.locator(f".moola-explorer {s}") for s in (".moola-place", ".moola-words", ".moola-head", "img"))
+
+    def shown(): return image.get_attribute("src")
+
+    def changed(before): page.wait_for_function("([s]) => document.querySelector('.moola-explorer img').src != s", arg=[before])
+    expect(head).to_contain_text(f"{n['valid']} validation windows of the run small")
+    expect(place).to_have_text(f"1 of {n['valid']}")
+    before = shown()
+    page.get_by_title("Next window").click()
+    expect(place).to_have_text(f"2 of {n['valid']}")
+    changed(before)
+    page.keyboard.press("ArrowRight")
+    expect(place).to_have_text(f"3 of {n['valid']}")
+    image.click()
+    page.keyboard.press("ArrowLeft")
+    expect(place).to_have_text(f"2 of {n['valid']}")
+    page.keyboard.press("End")
+    expect(place).to_have_text(f"{n['valid']} of {n['valid']}")
+    expect(page.get_by_title("Next window")).to_be_disabled()
+    page.keyboard.press("Home")
+    expect(place).to_have_text(f"1 of {n['valid']}")
+    expect(words).to_contain_text("Labelled bars")
+    assert page.locator(".jp-Notebook .jp-Cell").count() == 1 and page.locator(".jp-mod-collapsed").count() == 0
+
+    slider = page.locator(".moola-explorer .widget-slider", has_text="Threshold")
+    before, box = shown(), slider.locator(".noUi-handle").bounding_box()
+    page.mouse.move(box["x"] + box["width"]/2, box["y"] + box["height"]/2)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 400, box["y"], steps=5)
+    page.mouse.up()
+    expect(slider.locator(".widget-readout")).to_have_text("1.000")
+    changed(before)
+    expect(words).to_contain_text("Predicted bars: none")
+    before = shown()
+    slider.locator(".noUi-handle").press("ArrowLeft")
+    expect(slider.locator(".widget-readout")).to_have_text("0.995")
+    changed(before)
+    expect(place).to_have_text(f"1 of {n['valid']}")
+
+    show = page.locator(".moola-explorer select").nth(0)
+    show.select_option("false alarms")
+    expect(words).to_contain_text("No validation window has a false alarm at threshold 0.995.")
+    expect(image).to_be_hidden()
+    page.get_by_role("button", name="Reset").click()
+    knobs = Knobs(e.threshold, e.min_length)
+    expect(place).to_have_text(f"1 of {len(matching(outcomes(e, knobs)[0], 'false alarms', part='valid'))}")
+    expect(image).to_be_visible()
+    show.select_option("most uncertain first")
+    row = matching(outcomes(e, knobs)[0], "most uncertain first", part="valid")[0]
+    image.click()
+    page.keyboard.press("Home")
+    expect(words).to_contain_text(f"Uncertainty {outcomes(e, knobs)[0].uncertainty[row]:.2f} bits")
+    page.locator(".moola-explorer select").nth(2).select_option("test")
+    expect(head).to_contain_text(f"{n['test']} test windows of the run small")
+
+    jump = page.get_by_placeholder("id of a window")
+    jump.fill("nobody")
+    jump.press("Enter")
+    expect(words).to_contain_text("no window has the id 'nobody'")
+    show.select_option("all windows")
+    jump.fill(e.windows.ids[-1])
+    jump.press("Enter")
+    expect(place).to_have_text(f"{n['test']} of {n['test']}")
+    expect(jump).to_have_value("")
+
+    height = image.bounding_box()["height"]
+    page.get_by_text("Features below the probability").click()
+    page.get_by_role("button", name="range_z").click()
+    page.wait_for_function("(h) => document.querySelector('.moola-explorer img').getBoundingClientRect().height > h + 20", arg=height)
+    page.locator(".jp-OutputArea").first.screenshot(path=tmp_path/"explorer.png")
+    assert not complaints

@@ -1,17 +1,15 @@
 """How long the explorer takes to answer a control, from the control's change to the finished picture.
 
-    python benchmarks/explore.py               # 200 and 2,000 windows, well under a minute
-    python benchmarks/explore.py 1000 5000     # other numbers of windows
+    python benchmarks/explore.py [windows ...] [--save FILE]
 
 The time for a picture to reach the browser and to appear there comes on top.
 """
 import io
 import itertools
-import sys
 
 import matplotlib
 import numpy as np
-from table import seconds, show_table
+from table import arguments, seconds, show_table
 
 from moola.analysis import plot_window
 from moola.explore import Explored, Explorer
@@ -59,11 +57,14 @@ def measure(n, features):
                f"{floor*1e3:.0f} ms")
 
 
-def main(sizes=(200, 2000)):
+def main(sizes, save=None):
     rows = [r for n in sizes for features in ((), ("range_z", "efficiency_10", "expansion_proxy")) for r in measure(n, features)]
-    show_table("The explorer: from a control to the finished picture", rows, ("matplotlib", "numpy", "pillow"),
-               ["reference: the picture without features as a new figure; floor: writing a picture that is drawn already as PNG.\n"
-                "A slider is to answer within 200 ms."])
+    show_table("The explorer: from a control to the finished picture", rows, ("matplotlib", "numpy", "pillow"), (
+        "reference: the picture without features as a new figure; floor: writing a picture that is drawn already as PNG.",
+        "A slider is to answer within 200 ms."), save)
 
 
-if __name__ == "__main__": main(*([tuple(map(int, sys.argv[1:]))] if sys.argv[1:] else []))
+if __name__ == "__main__":
+    parser = arguments(__doc__)
+    parser.add_argument("sizes", type=int, nargs="*", default=[200, 2000], metavar="windows", help="default: 200 and 2,000")
+    main(**vars(parser.parse_args()))

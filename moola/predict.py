@@ -56,6 +56,14 @@ class Detector:
     @staticmethod
     def load(model=None, device:str='auto'): return load_predictor(model, device)
 
+    def stream(self,
+        state=None, # File from `Stream.save` to go on from; None to begin
+        **settings, # See `moola.stream.Stream`: threshold, min_length, max_gap, types, bar, stride, from_bar, to_bar, right_context
+    )->'moola.stream.Stream':
+        "Read closed bars one at a time."
+        from moola.stream import Stream, load_stream
+        return Stream(self, **settings) if state is None else load_stream(state, self, **settings)
+
     def scan(self, bars, **options): return scan(bars, self, **(dict(progress=False) | options))
 
     def predict(self, bars, **options): return self.scan(bars, **options).spans
@@ -160,12 +168,15 @@ class Reader:
         detector:Detector, # Networks and device
         first:int=0, # First bar of each window that is asked for
         last:int|None=None, # Last bar; None for the window's last
-        precision:str='float32', # float32 or bf16
+        precision:str='float32', # exact, float32 or bf16
         types:bool=False, # Add a column with the probability that the window is one of a retracement?
     ):
         from moola.bars import W
         dtype = torch.bfloat16 if precision == 'bf16' else torch.float32
-        self.device,self.last = detector.device,W-1 if last is None else last
+        self.device,self.last,self.types,self.packed = detector.device,W-1 if last is None else last,types,None
+        if precision == 'exact':
+            from moola.exact import pack
+            self.packed = [pack(m) for m in detector.models]
         self.first,(self.width,columns) = first,feature_columns(detector.features)
         self.columns = None if columns is None else torch.as_tensor(columns, device=self.device)
         self.readers = [SpanReader(m, first, self.last, dtype, types).to(self.device) for m in detector.models]
@@ -175,6 +186,9 @@ class Reader:
         x:Tensor, # From `fill_windows`, (n, W, width) float32, on the device
     )->Tensor: # Probabilities, (n, last-first+1) float32, one column more with `types`
         if self.columns is not None: x = x[..., self.columns]
+        if self.packed:
+            from moola.exact import read_spans
+            return torch.from_numpy(read_spans(x.numpy(), self.packed, self.first, self.last, self.types))
         return torch.stack([r(x).sigmoid() for r in self.readers]).mean(0)
 
 def predict_windows(
@@ -204,7 +218,7 @@ class ScanOptions:
     from_bar:int=23 # First place in a window that `probability` is read from
     to_bar:int=85 # Last place that it is read from
     right_context:int|None=None # Bars after a bar that `live` may use; None for the network's own, or the fewest that leave it at `to_bar`
-    precision:str|None=None # float32 or bf16; None for bf16 on a GPU that has it, else float32
+    precision:str|None=None # exact, float32 or bf16; None for exact on a CPU, on a GPU for bf16 where it has it, else float32
     batch:int|None=None # Windows at a time; None for 16,384 on a GPU, 128 on a CPU
     threads:int|None=None # Threads; None for as many as torch uses
 
@@ -224,8 +238,9 @@ def complete(
     _whole('stride', o.stride, 1, o.to_bar-o.from_bar+1)
     right = o.right_context if o.right_context is not None else detector.right_context if detector.right_context >= 0 else W-1-o.to_bar
     _whole('right_context', right, 0, W-1)
-    precision = o.precision or ('bf16' if cuda and torch.cuda.is_bf16_supported() else 'float32')
-    if precision not in ('bf16','float32'): raise MoolaError(f"precision is {precision!r}: choose bf16 or float32")
+    precision = o.precision or ('exact' if not cuda else 'bf16' if torch.cuda.is_bf16_supported() else 'float32')
+    if precision not in ('exact','float32','bf16'): raise MoolaError(f"precision is {precision!r}: choose exact, float32 or bf16")
+    if precision == 'exact' and cuda: raise MoolaError("precision exact is for device cpu: choose float32 or bf16")
     batch = o.batch if o.batch is not None else 16384 if cuda else 128
     threads = o.threads if o.threads is not None else torch.get_num_threads()
     _whole('batch', batch, 1, 10**9)
@@ -421,12 +436,12 @@ class Scan:
         return (f"Scan of {a['bars']:,} bars in {a['segments']:,} stretches without a gap: {a['windows']:,} windows, {len(self.spans):,} spans at threshold "
                 f"{a['threshold']:.3f}, {a['seconds']:.2f} s ({a['bars']/a['seconds']:,.0f} bars/s)")
 
-def _prices(bars, name, check):
+def _prices(bars, name, check, bar=None):
     "Checked bars, their prices in one block, their stretches, and a sentence where no window fits."
     from moola.bars import OHLC, W, as_bars, segment_bars
     if check: bars = as_bars(bars, name)
     if len(bars) < W: raise MoolaError(f"{name} has {len(bars)} bars: a window needs {W}")
-    segments = segment_bars(bars)
+    segments = segment_bars(bars, bar)
     if (longest := np.diff(segments).max()) < W: raise MoolaError(f"{name} has no {W} bars without a gap in time: the longest stretch has {longest}")
     return bars, np.ascontiguousarray(bars[OHLC].to_numpy(np.float64)), segments
 
@@ -437,6 +452,7 @@ def scan(
     min_length:int|None=None, # Shortest span, in bars; None for the detector's own
     max_gap:int|None=None, # Gaps of up to this many unmarked bars inside a span are closed; None for the detector's own
     types:bool=True, # Say which window type came before each span?
+    bar:'str|pd.Timedelta|None'=None, # Length of a bar; None for the most frequent spacing
     progress:bool=True, # Show a bar?
     check:bool=True, # Check the bars? Those from read_bars have been
     name:str='bars', # What error messages call the bars
@@ -448,16 +464,16 @@ def scan(
     from moola.bars import W
     from moola.calibration import calibrate_prob
     o,began = complete(ScanOptions(**options), detector),time.perf_counter()
-    bars,ohlc,segments = _prices(bars, name, check)
+    bars,ohlc,segments = _prices(bars, name, check, bar)
     starts,place = window_starts(segments, o.stride),live_place(o, detector)
     types,calibration = types and detector.has_types,detector.calibration
     reader = Reader(detector, min(o.from_bar, place), max(o.to_bar, place), o.precision, types)
     parts = [starts[i:i+o.batch] for i in range(0, len(starts), o.batch)]
     read = read_on_cuda if detector.device.type == 'cuda' else read_on_cpu
-    bar = tqdm(total=int(starts[-1])+W, unit=' bars', unit_scale=True, disable=not progress or None, leave=False, dynamic_ncols=True)
-    with bar, torch.inference_mode(), without_advice():
+    shown = tqdm(total=int(starts[-1])+W, unit=' bars', unit_scale=True, disable=not progress or None, leave=False, dynamic_ncols=True)
+    with shown, torch.inference_mode(), without_advice():
         probabilities = read(ohlc, parts, detector, reader, o.threads)
-        try: total,live,kind = add_up(len(bars), parts, probabilities, o, reader.first, place, detector.device, lambda s: bar.update(int(s[-1])+W-bar.n))
+        try: total,live,kind = add_up(len(bars), parts, probabilities, o, reader.first, place, detector.device, lambda s: shown.update(int(s[-1])+W-shown.n))
         except torch.OutOfMemoryError:
             raise MoolaError(f"out of memory on {detector.device} with {o.batch} windows at a time: try batch {max(o.batch//2, 1)}") from None
         finally: probabilities.close()

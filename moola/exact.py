@@ -49,7 +49,7 @@ def sigmoid32(x): return ONE / (ONE + exp32(-x))
 @njit(inline='always', error_model='numpy')
 def tanh32(x): return fma(TWO, sigmoid32(TWO*x), MINUS)
 
-# %% ../nbs/14b_exact.ipynb #162e3157
+# %% ../nbs/14b_exact.ipynb #6d482853
 @njit(cache=True, nogil=True, error_model='numpy')
 def _add_one(w, v, g):
     "g += v @ w, for v (K,), w (K, G), g (G,): the rows of w in order."
@@ -60,17 +60,19 @@ def _add_one(w, v, g):
 @njit(cache=True, nogil=True, error_model='numpy')
 def _add_four(w, v, g):
     "The same for v (4, K) and g (4, G), so that each weight is loaded once."
-    for k in range(0, len(w), 4):
-        a0, b0, c0, d0 = v[0, k], v[0, k+1], v[0, k+2], v[0, k+3]
-        a1, b1, c1, d1 = v[1, k], v[1, k+1], v[1, k+2], v[1, k+3]
-        a2, b2, c2, d2 = v[2, k], v[2, k+1], v[2, k+2], v[2, k+3]
-        a3, b3, c3, d3 = v[3, k], v[3, k+1], v[3, k+2], v[3, k+3]
+    whole = len(w) // 8 * 8
+    for k in range(0, whole, 8):
+        a0, a1, a2, a3, a4, a5, a6, a7 = v[0, k], v[0, k+1], v[0, k+2], v[0, k+3], v[0, k+4], v[0, k+5], v[0, k+6], v[0, k+7]
+        b0, b1, b2, b3, b4, b5, b6, b7 = v[1, k], v[1, k+1], v[1, k+2], v[1, k+3], v[1, k+4], v[1, k+5], v[1, k+6], v[1, k+7]
+        c0, c1, c2, c3, c4, c5, c6, c7 = v[2, k], v[2, k+1], v[2, k+2], v[2, k+3], v[2, k+4], v[2, k+5], v[2, k+6], v[2, k+7]
+        d0, d1, d2, d3, d4, d5, d6, d7 = v[3, k], v[3, k+1], v[3, k+2], v[3, k+3], v[3, k+4], v[3, k+5], v[3, k+6], v[3, k+7]
         for j in range(g.shape[1]):
-            p, q, r, s = w[k, j], w[k+1, j], w[k+2, j], w[k+3, j]
-            g[0, j] = fma(s, d0, fma(r, c0, fma(q, b0, fma(p, a0, g[0, j]))))
-            g[1, j] = fma(s, d1, fma(r, c1, fma(q, b1, fma(p, a1, g[1, j]))))
-            g[2, j] = fma(s, d2, fma(r, c2, fma(q, b2, fma(p, a2, g[2, j]))))
-            g[3, j] = fma(s, d3, fma(r, c3, fma(q, b3, fma(p, a3, g[3, j]))))
+            w0, w1, w2, w3, w4, w5, w6, w7 = w[k, j], w[k+1, j], w[k+2, j], w[k+3, j], w[k+4, j], w[k+5, j], w[k+6, j], w[k+7, j]
+            g[0, j] = fma(w7, a7, fma(w6, a6, fma(w5, a5, fma(w4, a4, fma(w3, a3, fma(w2, a2, fma(w1, a1, fma(w0, a0, g[0, j]))))))))
+            g[1, j] = fma(w7, b7, fma(w6, b6, fma(w5, b5, fma(w4, b4, fma(w3, b3, fma(w2, b2, fma(w1, b1, fma(w0, b0, g[1, j]))))))))
+            g[2, j] = fma(w7, c7, fma(w6, c6, fma(w5, c5, fma(w4, c4, fma(w3, c3, fma(w2, c2, fma(w1, c1, fma(w0, c0, g[2, j]))))))))
+            g[3, j] = fma(w7, d7, fma(w6, d6, fma(w5, d5, fma(w4, d4, fma(w3, d3, fma(w2, d2, fma(w1, d1, fma(w0, d0, g[3, j]))))))))
+    for i in range(4): _add_one(w[whole:], v[i, whole:], g[i])
 
 @njit(cache=True, nogil=True, error_model='numpy')
 def _add(w, v, g):

@@ -68,7 +68,7 @@ def task_losses(
     if weight is None: weight = torch.ones_like(outputs['span'][:,0])
     bars = weight[:,None] if bar_weight is None else weight[:,None]*bar_weight
     elements = dict(type=(type_loss, weight*(targets['type'] >= 0)),
-                    ptr=(ptr_loss, weight*targets['ptr'].isfinite().all(1)),
+                    ptr=(lambda t,o: ptr_loss(t.nan_to_num(), o), weight*targets['ptr'].isfinite().all(1)),
                     span=(lambda t,o: span_loss(t, o, pos_weight), bars), countdown=(countdown_loss, bars))
     return {k: weighted_mean(f(targets[k], outputs[k]), w.expand(len(weight), -1) if w.ndim == 2 else w)
             for k,(f,w) in elements.items() if k in outputs}

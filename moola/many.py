@@ -28,7 +28,8 @@ from .variants import TrainConfig
 from .windows import Windows
 
 # %% ../nbs/15_many.ipynb #a315fd86
-MUST_AGREE = ('features','tasks','swing_rule','mirror','pastes','soft_bars','right_context','hidden','layers','epochs','batch_size','warmup_bars','device')
+MUST_AGREE = ('features','tasks','swing_rule','mirror','pastes','recuts','soft_bars','right_context','hidden','layers','epochs',
+              'batch_size','warmup_bars','device')
 
 def check_alike(
     configs:Sequence, # One config a network

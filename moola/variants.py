@@ -58,6 +58,7 @@ class TrainConfig:
     task_weights:Annotated[tuple[Positive, ...], Numbers]=() # Fixed weight of each task in the order of tasks, comma-separated; empty to learn them
     mirror:bool=False # Train on each window upside down too, at random?
     pastes:Annotated[int, Field(ge=0)]=0 # Copies of each training window with its labelled bars pasted elsewhere, to draw from
+    recuts:Annotated[int, Field(ge=0)]=0 # Copies of each training window that end near its label, to draw from
     soft_bars:Annotated[int, Field(ge=0, le=10)]=0 # Bars over which the span target fades at each edge
     right_context:Annotated[int, Field(ge=-1)]=-1 # Bars after a bar that its probability may depend on; -1 for the whole window
     warmup_bars:Annotated[int, Field(ge=0, lt=105)]=0 # First bars of each window that no per-bar loss counts

@@ -12,8 +12,8 @@ from .errors import MoolaError
 # %% ../nbs/10_calibration.ipynb #36b83b00
 def calibrate(
     logits, # Logits, any shape
-    scale:float=1., # From `fit_platt`
-    offset:float=0., # From `fit_platt`
+    scale:float=1., # From fit_platt
+    offset:float=0., # From fit_platt
 )->np.ndarray: # Probabilities, same shape, float64
     "Probabilities that mean what they say."
     from scipy.special import expit
@@ -41,8 +41,8 @@ def fit_platt(
 # %% ../nbs/10_calibration.ipynb #56d69462
 def calibrate_prob(
     prob, # Probabilities, any shape, NaN where there is none
-    scale:float, # From `fit_platt`
-    offset:float, # From `fit_platt`
+    scale:float, # From fit_platt
+    offset:float, # From fit_platt
 )->np.ndarray: # Same shape, float64
     "Calibrated probabilities of probabilities."
     p = np.clip(np.asarray(prob, np.float64), 1e-7, 1-1e-7)

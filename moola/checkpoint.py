@@ -39,7 +39,7 @@ def _reason(e):
     return (text.splitlines() or [''])[0].removesuffix('.')[:200] or type(e).__name__
 
 def load_checkpoint(
-    path:Path, # A file that `save_checkpoint` wrote
+    path:Path, # A file that save_checkpoint wrote
     device='cpu', # Where its tensors go
 )->dict:
     "Load a file of torch's that is sound and holds nothing but numbers, text and tensors."
@@ -113,7 +113,7 @@ class Checkpoint(_Part):
 
 # %% ../nbs/10_checkpoint.ipynb #8791797f
 def migrate(
-    c:dict, # From `load_checkpoint`
+    c:dict, # From load_checkpoint
     name, # What messages call it
 )->dict: # In this version's format
     "Bring a checkpoint of an earlier format up to date."
@@ -183,7 +183,7 @@ def _check_fields(c):
     return config
 
 def check_checkpoint(
-    c:dict, # From `load_checkpoint`
+    c:dict, # From load_checkpoint
     name='the checkpoint', # What messages call it
     size:int=LARGEST, # Bytes of its file
 )->dict: # In this version's format
@@ -213,13 +213,13 @@ def checkpoint_file(
 
 def read_checkpoint(
     model, # A run folder, a production folder, or a checkpoint
-)->dict: # Its fields are those of `Checkpoint`, all checked
+)->dict: # Its fields are those of Checkpoint, all checked
     "The checkpoint of a model, up to date and checked."
     file = checkpoint_file(model)
     return check_checkpoint(load_checkpoint(file), file, file.stat().st_size)
 
 def model_from_checkpoint(
-    checkpoint:dict, # From `read_checkpoint`
+    checkpoint:dict, # From read_checkpoint
 )->Jade: # In evaluation mode
     "Rebuild the model of a checkpoint."
     model = make_model(config_from_dict(checkpoint['config']))

@@ -40,7 +40,7 @@ def describe_features(
     x:np.ndarray, # Features of the training windows, (n, W, n_features)
     names:tuple, # Their names
     windows:int|None=None, # How many different windows these are, where some of them are mirrored; None for n
-)->dict: # For the checkpoint: the number of windows, and what `describe_feature` gives for each name
+)->dict: # For the checkpoint: the number of windows, and what describe_feature gives for each name
     "All features in brief."
     if len(x) < 2: raise MoolaError(f"{len(x)} windows are too few to describe features")
     return dict(windows=max(windows or len(x), 2), features={n: describe_feature(x[...,i]) for i,n in enumerate(names)})
@@ -61,7 +61,7 @@ def stability_index(
 FEWEST = 10  # windows below which nothing is said
 
 def noise_limit(
-    shape:dict, # From `describe_feature`
+    shape:dict, # From describe_feature
     learned:int, # Training windows
     seen:int, # New windows
     level:float=.01, # How often chance alone may exceed the limit
@@ -76,7 +76,7 @@ class Drift:
     "How the features of new bars compare with those of the training windows."
     table:'pd.DataFrame' # feature, psi, limit, outside, drift: a row a feature
     shares:dict # Of the new windows by feature, (k,)
-    reference:dict # From `describe_features`
+    reference:dict # From describe_features
     windows:int # New windows
 
     @property
@@ -93,7 +93,7 @@ class Drift:
 
 def feature_drift(
     x:np.ndarray, # Features of new windows, (m, W, n_features), in the order of the reference
-    reference:dict, # From `describe_features`
+    reference:dict, # From describe_features
     level:float=.01, # How often chance alone may raise an alarm, all features together
     fewest:int=FEWEST, # Windows below which nothing is said
 )->Drift:
@@ -112,7 +112,7 @@ def feature_drift(
 
 # %% ../nbs/10_drift.ipynb #d40033b7
 def plot_drift(
-    drift:Drift, # From `feature_drift`
+    drift:Drift, # From feature_drift
 ): # Figure and its two axes
     "The index of every feature, and where in the range of the training values the new ones are more or fewer."
     import matplotlib.pyplot as plt

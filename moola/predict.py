@@ -45,7 +45,7 @@ class Detector:
     runs:list # Where the networks came from
     max_gap:int=0 # Gaps of up to this many unmarked bars inside a span are closed
     calibration:tuple|None=None # Scale and offset that make a calibrated probability of a logit; None where nothing was fitted
-    feature_reference:dict|None=None # Features of the training windows in brief, from `describe_features`; None where there is none
+    feature_reference:dict|None=None # Features of the training windows in brief, from describe_features; None where there is none
 
     @property
     def right_context(self)->int:
@@ -57,7 +57,7 @@ class Detector:
     def load(model=None, device:str='auto'): return load_predictor(model, device)
 
     def stream(self,
-        state=None, # File from `Stream.save` to go on from; None to begin
+        state=None, # File from Stream.save to go on from; None to begin
         **settings, # See `moola.stream.Stream`: threshold, min_length, max_gap, types, bar, stride, from_bar, to_bar, right_context
     )->'moola.stream.Stream':
         "Read closed bars one at a time."
@@ -81,7 +81,7 @@ class Detector:
                 f"swing rule {self.swing_rule}, threshold {self.threshold:.3f}, spans of at least {self.min_length} bars, on {self.device}")
 
 def load_predictor(
-    model=None, # A run folder, a promoted model's folder or a checkpoint, or a list of these; None for `default_model()`
+    model=None, # A run folder, a promoted model's folder or a checkpoint, or a list of these; None for default_model
     device:str='auto', # cpu, cuda, cuda:1, ..., or auto for cuda where there is one
 )->Detector:
     "The detector of one model, or of several together."
@@ -183,7 +183,7 @@ class Reader:
 
     @torch.inference_mode()
     def __call__(self,
-        x:Tensor, # From `fill_windows`, (n, W, width) float32, on the device
+        x:Tensor, # From fill_windows, (n, W, width) float32, on the device
     )->Tensor: # Probabilities, (n, last-first+1) float32, one column more with `types`
         if self.columns is not None: x = x[..., self.columns]
         if self.packed:
@@ -446,8 +446,8 @@ def _prices(bars, name, check, bar=None):
     return bars, np.ascontiguousarray(bars[OHLC].to_numpy(np.float64)), segments
 
 def scan(
-    bars:'pd.DataFrame', # timestamp, open, high, low, close, under any name that `as_bars` knows
-    detector:Detector, # From `load_predictor`
+    bars:'pd.DataFrame', # timestamp, open, high, low, close, under any name that as_bars knows
+    detector:Detector, # From load_predictor
     threshold:float|None=None, # A bar is marked at or above it; None for the detector's own
     min_length:int|None=None, # Shortest span, in bars; None for the detector's own
     max_gap:int|None=None, # Gaps of up to this many unmarked bars inside a span are closed; None for the detector's own
@@ -492,12 +492,12 @@ def scan(
 
 # %% ../nbs/19_predict.ipynb #9d0c1a06
 def bars_drift(
-    bars:'pd.DataFrame', # timestamp, open, high, low, close, under any name that `as_bars` knows
-    detector:Detector, # From `load_predictor`
+    bars:'pd.DataFrame', # timestamp, open, high, low, close, under any name that as_bars knows
+    detector:Detector, # From load_predictor
     most:int=1000, # Windows to look at, evenly spread where there are more
-    check:bool=True, # Check the bars? Those from `read_bars` have been
+    check:bool=True, # Check the bars? Those from read_bars have been
     name:str='bars', # What error messages call the bars
-)->'Drift':
+): # A Drift, from feature_drift
     "Compare the features of these bars with those that the first network has learned from."
     from moola.bars import W
     from moola.drift import feature_drift

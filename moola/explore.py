@@ -446,7 +446,7 @@ class Explorer:
 
     def __repr__(self): return f"Explorer. {part_words(self.explored, self.part.value)}"
 
-# %% ../nbs/24_explore.ipynb #b6f2e7cc
+# %% ../nbs/24_explore.ipynb #d4645c9f
 def dropdown(
     name:str, # What it chooses
     options, # Values, or pairs of label and value
@@ -464,7 +464,7 @@ def line(
 @patch
 def make_controls(self:Explorer, part):
     "The widgets, and where they stand."
-    t,k,wide = self.table,self.knobs,dict(style=dict(description_width='initial'), layout=dict(width='300px'))
+    t,k,wide = self.table,self.knobs,dict(style=dict(description_width='initial'), layout=dict(width='280px'))
     choices,part = part_choices(self.explored, part)
     self.previous,self.next = (widgets.Button(icon=f'chevron-{way}', tooltip=tip, layout=dict(width='44px'))
                                for way,tip in (('left','Previous window'), ('right','Next window')))

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['COLUMNS', 'READING', 'FORMAT', 'NUMBERS', 'Bar', 'read_bar', 'Tail', 'Event', 'match_old', 'Update', 'Stream',
-           'collect', 'replay', 'fingerprint', 'load_stream']
+           'Followed', 'collect', 'replay', 'fingerprint', 'load_stream']
 
-# %% ../nbs/19b_stream.ipynb #c6238bda
+# %% ../nbs/19b_stream.ipynb #7fa2bf5a
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -17,12 +17,14 @@ import pandas as pd
 import torch
 from fastcore.basics import patch
 from .bars import OHLC, W
+from .calibration import calibrate_prob
 from .checkpoint import load_checkpoint, save_checkpoint
 from .decode import threshold_spans
 from .errors import MoolaError
 from .exact import pack, read_spans
 from .features import fill_windows
 from .predict import Detector, Scan, ScanOptions, complete, feature_columns, find_spans, live_place
+from .windows import LABELS
 
 # %% ../nbs/19b_stream.ipynb #aba9790e
 class Bar(NamedTuple):
@@ -56,8 +58,8 @@ def read_bar(
     if l > min(o, c): raise MoolaError(f"bar {stamp}: the low {l:g} is above its open or close")
     return Bar(time, prices, stamp)
 
-# %% ../nbs/19b_stream.ipynb #fa8e6be7
-COLUMNS = dict(time=np.int64, prices=np.float64, total=np.float64, windows=np.int32, live=np.float32)  # what is kept of each bar
+# %% ../nbs/19b_stream.ipynb #7308c3ac
+COLUMNS = dict(time=np.int64, prices=np.float64, total=np.float64, windows=np.int32, live=np.float32, kind=np.float32)  # kept of each bar
 
 class Tail:
     "The last bars of a stream, with room for more; rows are numbered from the first bar of the stream."
@@ -83,42 +85,48 @@ class Tail:
     def write(self, time, prices):
         "Write a bar after the last one, without counting it yet."
         if (i := self.at+self.end-self.first) == len(self.data['time']): self._make_room(); i = self.end-self.first
-        for k,v in dict(time=time, prices=prices, total=0, windows=0, live=np.nan).items(): self.data[k][i] = v
+        for k,v in dict(time=time, prices=prices, total=0, windows=0, live=np.nan, kind=np.nan).items(): self.data[k][i] = v
 
     def forget(self, row):
         "Drop the rows before `row`."
         self.at,self.first = self.at+row-self.first,row
 
-# %% ../nbs/19b_stream.ipynb #1196b09c
+# %% ../nbs/19b_stream.ipynb #a3b2c33a
 @dataclass(frozen=True)
 class Event:
     "What became known of a span at the close of a bar."
     kind:str # new, changed, withdrawn or final
     id:int # Number of the span, the same for all its events
-    start:int # Row of its first bar, counted from the first bar of the stream
-    end:int # Row after its last bar
+    start_bar:int # Row of its first bar, counted from the first bar of the stream
+    end_bar:int # Row of its last bar
     start_time:pd.Timestamp # Of its first bar
     end_time:pd.Timestamp # Of its last bar
-    score:float # Mean probability of its bars
+    probability:float # Mean of its bars
+    confidence:float # Mean of their calibrated probabilities, NaN without a calibration
     move:float # Last close minus first open, in price units
+    retracement:float # Probability that a retracement came before it and no consolidation, NaN where types are not read
     known_at:pd.Timestamp # Of the bar at whose close this became known
     row:int # The same bar's row
 
     @property
-    def bars(self)->int: return self.end - self.start
+    def bars(self)->int: return self.end_bar - self.start_bar + 1
+    @property
+    def window_type(self)->str|None: return None if np.isnan(self.retracement) else LABELS[int(self.retracement >= .5)]
+    @property
+    def type_probability(self)->float: return max(self.retracement, 1-self.retracement)
     @property
     def direction(self)->str: return ['flat','up','down'][int(np.sign(self.move))]
     @property
     def since_start(self)->int:
         "Bars that closed after the span's first bar until this was known."
-        return self.row - self.start
+        return self.row - self.start_bar
     @property
     def since_end(self)->int:
         "Bars that closed after the span's last bar until this was known."
-        return self.row - self.end + 1
+        return self.row - self.end_bar
 
     def __repr__(self):
-        return (f"{self.kind} span {self.id}: {self.start_time} to {self.end_time} ({self.bars} bars {self.direction}, score {self.score:.3f}), "
+        return (f"{self.kind} span {self.id}: {self.start_time} to {self.end_time} ({self.bars} bars {self.direction}, probability {self.probability:.3f}), "
                 f"known at {self.known_at}, {self.since_start} bars after its start and {self.since_end} after its end")
 
 def match_old(
@@ -132,12 +140,12 @@ def match_old(
         if shared > 0 and i not in used and ids[j] is None: ids[j] = old[i][0]; used.add(i)
     return ids
 
-# %% ../nbs/19b_stream.ipynb #68b1e72f
+# %% ../nbs/19b_stream.ipynb #e3c81927
 class Update(NamedTuple):
     "What one bar brought."
     row:int # Row of the bar, counted from the first bar of the stream
     events:tuple # `Event`s
-    settled:dict # Bars whose probability is now final: `row` of the first of them, and time (ns), probability, live and windows of each
+    settled:dict # Bars whose probability is now final: `row` of the first of them, and time (ns), probability (float64), live and windows of each
 
 READING = ('stride','from_bar','to_bar','right_context')  # the options of a scan that a stream has too
 
@@ -148,6 +156,7 @@ class Stream:
         threshold:float|None=None, # A bar is marked at or above it; None for the detector's own
         min_length:int|None=None, # Shortest span, in bars; None for the detector's own
         max_gap:int|None=None, # Gaps of up to this many unmarked bars inside a span are closed; None for the detector's own
+        types:bool=True, # Say which window type came before each span?
         bar:str|pd.Timedelta|None=None, # Length of a bar; None for the first spacing that 105 bars in a row have
         **options, # Fields of `ScanOptions`: stride, from_bar, to_bar, right_context
     ):
@@ -158,7 +167,7 @@ class Stream:
         self.min_length,self.max_gap = (getattr(detector, k) if v is None else v for k,v in dict(min_length=min_length, max_gap=max_gap).items())
         if not 0 < self.threshold <= 1: raise MoolaError(f"threshold is {self.threshold:g}: it must lie above 0 and at most at 1")
         threshold_spans(np.zeros(1), self.threshold, self.min_length, self.max_gap)   # checks the other two
-        self.place = live_place(o, detector)
+        self.place,self.types = live_place(o, detector),bool(types) and detector.has_types
         self.first,self.last = min(o.from_bar, self.place),max(o.to_bar, self.place)
         self.networks,(self.width,self.columns) = [pack(m) for m in detector.models],feature_columns(detector.features)
         self.tail,self.open,self.ids,self.closed = Tail(),[],0,False # `open`: unsettled spans as (id, start, end); `ids`: numbers given so far
@@ -169,10 +178,10 @@ class Stream:
 
     def read(self,
         ohlc:np.ndarray, # Prices, (W, 4)
-    )->np.ndarray: # (last-first+1,) float32
-        "The probabilities of bars `first` to `last` of one window."
+    )->np.ndarray: # (last-first+1,) float32, and with types one more
+        "The probabilities of bars `first` to `last` of one window, and that it is one of a retracement."
         x = fill_windows(ohlc, np.zeros(1, np.int64), np.empty((1, W, self.width), np.float32), self.detector.swing_rule)
-        return read_spans(x if self.columns is None else x[..., self.columns], self.networks, self.first, self.last)[0]
+        return read_spans(x if self.columns is None else x[..., self.columns], self.networks, self.first, self.last, self.types)[0]
 
     def __repr__(self):
         o,gap = self.options,self.max_gap
@@ -212,7 +221,7 @@ def stamps(self:Stream,
     t = pd.DatetimeIndex(np.asarray(times, 'datetime64[ns]')).as_unit(self.unit)
     return t.tz_localize('UTC').tz_convert(self.zone) if self.zone else t
 
-# %% ../nbs/19b_stream.ipynb #d6eb904d
+# %% ../nbs/19b_stream.ipynb #d20efb7c
 @patch
 def push(self:Stream,
     bar, # timestamp, open, high, low, close: a mapping, a row of a table, or anything with these attributes
@@ -238,6 +247,7 @@ def add(self:Stream, p, row, bar)->list:
     tail['total', w+o.from_bar, w+o.to_bar+1] += p[o.from_bar-self.first:o.to_bar-self.first+1]
     tail['windows', w+o.from_bar, w+o.to_bar+1] += 1
     tail['live', w+self.place, w+self.place+1] = p[self.place-self.first]
+    if self.types: tail['kind', w, w+1] = p[-1]
     self.window += o.stride
     return self.decode(row+1, self.window+o.from_bar, row, bar)
 
@@ -247,13 +257,12 @@ def probability(self:Stream, a, b)->np.ndarray: # (b-a,) float64, NaN where no w
     total,windows = self.tail['total', a, b],self.tail['windows', a, b]
     return np.divide(total, windows, out=np.full(b-a, np.nan), where=windows > 0)
 
-# %% ../nbs/19b_stream.ipynb #17d0c32d
+# %% ../nbs/19b_stream.ipynb #9878db69
 @patch
-def runs(self:Stream, end)->tuple:
-    "The runs of marked bars before row `end` that are not settled, short ones too, and their scores."
+def runs(self:Stream, end)->list:
+    "The runs of marked bars before row `end` that are not settled, short ones too."
     p = np.nan_to_num(self.probability(self.decoded, end))
-    spans,scores = threshold_spans(p, self.threshold, 1, self.max_gap)
-    return (spans+self.decoded).tolist(), scores
+    return (threshold_spans(p, self.threshold, 1, self.max_gap)[0]+self.decoded).tolist()
 
 @patch
 def decode(self:Stream,
@@ -264,41 +273,55 @@ def decode(self:Stream,
 )->list: # Events
     "Read spans from all rows that are not settled, and compare them with those of a bar ago."
     if self.decoded == end: return []
-    spans,scores = self.runs(end)
+    spans = self.runs(end)
     settled = sum(e+self.max_gap < limit for _,e in spans)
     self.decoded = min(limit, end, *(s for s,_ in spans[settled:settled+1]))
     long = [i for i,(s,e) in enumerate(spans) if e-s >= self.min_length]
     if not long and not self.open: return []
     ids,old = match_old(self.open, [spans[i] for i in long]),{i: (s,e) for i,s,e in self.open}
-    events,self.open = [self.event('withdrawn', i, *old[i], np.nan, row, bar) for i in old if i not in ids],[]
+    events,self.open = [self.event('withdrawn', i, *old[i], row, bar) for i in old if i not in ids],[]
     for i,k in zip(long, ids):
         (s,e),kind = spans[i],'new' if k is None else 'changed' if old[k] != tuple(spans[i]) else None
         if k is None: k,self.ids = self.ids,self.ids+1
-        if kind: events.append(self.event(kind, k, s, e, scores[i], row, bar))
-        if i < settled: events.append(self.event('final', k, s, e, scores[i], row, bar))
+        if kind: events.append(self.event(kind, k, s, e, row, bar))
+        if i < settled: events.append(self.event('final', k, s, e, row, bar))
         else: self.open.append((k,s,e))
     return events
 
 @patch
-def event(self:Stream, kind, id, start, end, score, row, bar)->Event:
-    at,prices = self.tail['time', start, end],self.tail['prices', start, end]
+def retracement(self:Stream,
+    spans:np.ndarray, # Rows [start, end), (k, 2)
+)->np.ndarray: # (k,) float64, NaN where there is no such window
+    "As `moola.predict.span_types`: the mean over the windows in which the whole span stands between `from_bar` and `to_bar`."
+    o,first,out = self.options,self.tail.first,[]
+    for s,e in spans:
+        k = self.tail['kind', max(e-1-o.to_bar, first), max(s-o.from_bar+1, first)]
+        k = k[~np.isnan(k)]
+        out.append(k.mean(dtype=np.float64) if len(k) else np.nan)
+    return np.array(out, np.float64)
+
+@patch
+def event(self:Stream, kind, id, start, end, row, bar)->Event:
+    at,prices,p = self.tail['time', start, end],self.tail['prices', start, end],self.probability(start, end)
     first,last = self.stamps([at[0], at[-1]])
-    return Event(kind, id, start, end, first, last, float(score), float(prices[-1,3]-prices[0,0]), bar.stamp, row)
+    sure = calibrate_prob(p, *self.detector.calibration).mean() if self.detector.calibration else np.nan
+    return Event(kind, id, start, end-1, first, last, float(np.nan_to_num(p).mean()), float(sure), float(prices[-1,3]-prices[0,0]),
+                 float(self.retracement([(start, end)])[0]), bar.stamp, row)
 
 @patch
 def end_stretch(self:Stream, end, row, bar)->list:
     "No window will read the rows before `end` any more."
     return self.decode(end, end+self.max_gap+1, row, bar)
 
-# %% ../nbs/19b_stream.ipynb #986b5dac
+# %% ../nbs/19b_stream.ipynb #c67e5dcd
 @patch
 def settle(self:Stream, row, events, limit)->Update:
     "Hand out the bars before `limit`, and forget what nothing needs any more."
     a,b = self.told,max(self.told, limit)
-    settled = dict(row=a, time=self.tail['time', a, b].copy(), probability=self.probability(a, b).astype(np.float32),
+    settled = dict(row=a, time=self.tail['time', a, b].copy(), probability=self.probability(a, b),
                    live=self.tail['live', a, b].copy(), windows=self.tail['windows', a, b].copy())
     self.told = b
-    self.tail.forget(min(self.decoded, self.window, self.told))
+    self.tail.forget(max(self.tail.first, min(self.decoded-self.options.to_bar, self.window, self.told)))
     return Update(row, tuple(events), settled)
 
 @patch
@@ -311,62 +334,71 @@ def close(self:Stream)->Update:
     self.window = self.decoded = n
     return self.settle(n-1, events, n)
 
-# %% ../nbs/19b_stream.ipynb #4c4b883d
+# %% ../nbs/19b_stream.ipynb #72630172
 @patch
 def table(self:Stream,
     settled:dict, # time (ns), probability, live, windows
-)->pd.DataFrame: # timestamp, probability, live, windows
+)->pd.DataFrame: # timestamp, probability, confidence, live, windows
     "Bars as a scan has them."
-    return pd.DataFrame(dict(timestamp=self.stamps(settled['time'])) | {k: settled[k] for k in ('probability','live','windows')})
+    p,fitted = settled['probability'],self.detector.calibration
+    sure = calibrate_prob(p, *fitted) if fitted else np.full(len(p), np.nan)
+    return pd.DataFrame(dict(timestamp=self.stamps(settled['time']), probability=p.astype(np.float32), confidence=sure.astype(np.float32),
+                             live=settled['live'], windows=settled['windows']))
 
 @patch(as_prop=True)
-def probabilities(self:Stream)->pd.DataFrame: # timestamp, probability, live, windows; numbered by row
+def probabilities(self:Stream)->pd.DataFrame: # timestamp, probability, confidence, live, windows; numbered by row
     "The bars that are not settled, with what is known of them."
     a,b = self.told,self.tail.end
-    now = dict(probability=self.probability(a, b).astype(np.float32), **{k: self.tail[k, a, b].copy() for k in ('time','live','windows')})
+    now = dict(probability=self.probability(a, b), **{k: self.tail[k, a, b].copy() for k in ('time','live','windows')})
     return self.table(now).set_index(pd.RangeIndex(a, b))
 
 @patch(as_prop=True)
-def spans(self:Stream)->pd.DataFrame: # As from a scan; `start` and `end` are rows of the stream
+def spans(self:Stream)->pd.DataFrame: # As from a scan
     "The spans that are not final, as they stand."
     a,b = self.decoded,self.tail.end
     bars = pd.DataFrame(self.tail['prices', a, b], columns=OHLC).assign(timestamp=self.stamps(self.tail['time', a, b]))
-    found = find_spans(bars, self.probability(a, b), np.array([[0, b-a]] if b > a else np.zeros((0,2), int)), self.threshold, self.min_length, self.max_gap)
-    return found.assign(start=found.start+a, end=found.end+a)
+    found = find_spans(bars, self.probability(a, b), np.array([[0, b-a]] if b > a else np.zeros((0,2), int)), self.threshold, self.min_length, self.max_gap,
+                       self.detector.calibration, (lambda s: self.retracement(s+a)) if self.types else None)
+    return found.assign(start_bar=found.start_bar+a, end_bar=found.end_bar+a)
+
+@dataclass(eq=False, repr=False)
+class Followed(Scan):
+    "What a stream has given so far; its spans say which are final."
+    def __repr__(self): return f"{self.about['bars']:,} bars followed: {len(self.spans):,} spans, of which {self.spans.final.sum():,} are final"
 
 def collect(
     stream:Stream,
     updates:Iterable, # All its `Update`s so far
-)->Scan:
+)->Followed:
     "What a stream has given, in the form of a scan: settled bars and final spans, then the others as they stand."
-    updates = list(updates)
-    rows = [stream.table(u.settled) for u in updates if len(u.settled['time'])]
-    names = ('start_time','end_time','bars','score','move','direction','start','end')
-    final = pd.DataFrame([{k: getattr(e, k) for k in names} for u in updates for e in u.events if e.kind == 'final'], columns=names)
-    parts = [p for p in (final.assign(final=True), stream.spans.assign(final=False)) if len(p)] or [stream.spans.assign(final=False)]
-    spans = pd.concat(parts, ignore_index=True)
-    o = stream.options
-    about = dict(bars=stream.tail.end, spans=len(spans), threshold=stream.threshold, min_length=stream.min_length, max_gap=stream.max_gap, **asdict(o))
-    return Scan(pd.concat([*rows, stream.probabilities], ignore_index=True), spans, about)
+    updates,now = list(updates),stream.spans
+    settled = [u.settled for u in updates if len(u.settled['time'])]
+    bars = [stream.table({k: np.concatenate([o[k] for o in settled]) for k in ('time','probability','live','windows')})] if settled else []
+    final = pd.DataFrame([{k: getattr(e, k) for k in now} for u in updates for e in u.events if e.kind == 'final'], columns=now.columns)
+    spans = [o for o in (final.astype(now.dtypes).assign(final=True), now.assign(final=False)) if len(o)] or [now.assign(final=False)]
+    about = dict(bars=stream.tail.end, threshold=stream.threshold, min_length=stream.min_length, max_gap=stream.max_gap, **asdict(stream.options),
+                 calibrated=stream.detector.calibration is not None, types=stream.types, runs=stream.detector.runs)
+    return Followed(pd.concat([*bars, stream.probabilities], ignore_index=True), pd.concat(spans, ignore_index=True), about)
 
 def replay(
     bars:pd.DataFrame, # timestamp, open, high, low, close
     detector:Detector, # From `load_predictor`
     **settings, # As for `Stream`
-)->Scan: # Its spans have a column more: final
+)->Followed:
     "Put bars through a stream, one at a time."
     stream = Stream(detector, **settings)
     return collect(stream, [stream.push(b) for b in bars.itertuples()])
 
-# %% ../nbs/19b_stream.ipynb #43a06afa
+# %% ../nbs/19b_stream.ipynb #ffe1490c
 FORMAT = 'moola stream 1'
-NUMBERS = ('bar','spacing','stretch','window','decoded','told','ids','unit','zone','time','closed')  # attributes that are saved as they are
+NUMBERS = ('bar','spacing','stretch','window','decoded','told','ids','types','unit','zone','time','closed')  # attributes that are saved as they are
 
 def fingerprint(
     detector:Detector,
 )->str: # 64 hexadecimal digits
-    "What a stream's probabilities depend on beside the bars: weights, features, swing rule."
-    h = hashlib.sha256(repr((detector.features, detector.swing_rule, [(m.right_context, m.lstm.num_layers) for m in detector.models])).encode())
+    "What a stream's numbers depend on beside the bars: weights, features, swing rule, calibration."
+    shape = [(m.right_context, m.lstm.num_layers) for m in detector.models]
+    h = hashlib.sha256(repr((detector.features, detector.swing_rule, detector.calibration, shape)).encode())
     for m in detector.models:
         for k,v in sorted(m.state_dict().items()): h.update(repr((k, tuple(v.shape), str(v.dtype))).encode() + v.detach().cpu().contiguous().numpy().tobytes())
     return h.hexdigest()
@@ -388,7 +420,7 @@ def save(self:Stream,
     save_checkpoint(path, state)
     return path
 
-# %% ../nbs/19b_stream.ipynb #914cd857
+# %% ../nbs/19b_stream.ipynb #fa7e4065
 def _need(ok, path, what):
     if not ok: raise MoolaError(f"{path} holds no state of a stream that could be: {what}")
 
@@ -398,9 +430,10 @@ def _check_numbers(path, state):
     "The plain numbers of a state must be of their kinds, and in the order in which rows come."
     s,(first,end) = state['numbers'],state['rows']
     for k in ('bar','spacing','stretch','window','decoded','told','ids'): _need(_is(s[k], int, 0) and s[k] < 2**62, path, f"{k} is {s[k]!r}")
-    _need(s['unit'] in ('s','ms','us','ns') and _is(s['zone'], str) and _is(s['closed'], bool), path, "its times are of no known kind")
+    _need(s['unit'] in ('s','ms','us','ns') and _is(s['zone'], str), path, "its times are of no known kind")
+    _need(_is(s['closed'], bool) and _is(s['types'], bool), path, "its switches are neither on nor off")
     _need(_is(s['time'], int) if end else s['time'] is None, path, "its last time is missing")
-    _need(first == min(s['decoded'], s['window'], s['told']) and s['stretch'] <= s['window'] and max(s['decoded'], s['window'], s['told']) <= end < 2**62
+    _need(first <= min(s['decoded'], s['window'], s['told']) and s['stretch'] <= s['window'] and max(s['decoded'], s['window'], s['told']) <= end < 2**62
           and end - s['window'] < W, path, "its rows are out of order")
     try: pd.Timestamp(s['time'] or 0).tz_localize('UTC').tz_convert(s['zone'] or 'UTC')
     except Exception: raise MoolaError(f"{path}: the time zone {s['zone'][:40]!r} is unknown here") from None
@@ -412,11 +445,11 @@ def _check_tail(path, state):
         v,shape = tail[k],(n, 4) if k == 'prices' else (n,)
         sound = isinstance(v, torch.Tensor) and v.layout == torch.strided and v.is_contiguous() and tuple(v.shape) == shape and v.numpy().dtype == t
         _need(sound, path, f"{k} is not {shape} of {np.dtype(t)}")
-    time,p,total,windows,live = (tail[k].numpy() for k in COLUMNS)
+    time,p,total,windows,live,kind = (tail[k].numpy() for k in COLUMNS)
     _need((np.diff(time) > 0).all() and (not n or time[-1] == state['numbers']['time']), path, "its times don't rise to the last")
     _need(np.isfinite(p).all() and (p[:,1] >= p[:,[0,3]].max(1)).all() and (p[:,2] <= p[:,[0,3]].min(1)).all(), path, "its prices could not have been")
     _need((windows >= 0).all() and (windows <= W).all() and (total >= 0).all() and (total <= windows).all(), path, "its sums are no sums of probabilities")
-    _need((np.isnan(live) | ((live >= 0) & (live <= 1))).all(), path, "its live values are no probabilities")
+    for o in (live, kind): _need((np.isnan(o) | ((o >= 0) & (o <= 1))).all(), path, "its live values or types are no probabilities")
 
 def _check_open(path, state):
     spans,s = state['open'],state['numbers']
@@ -424,6 +457,16 @@ def _check_open(path, state):
     flat = spans[:,1:].flatten().tolist()
     _need(flat == sorted(set(flat)) and (not flat or s['decoded'] <= flat[0] and flat[-1] <= state['rows'][1])
           and sorted(set(ids := spans[:,0].tolist())) == sorted(ids) and all(0 <= i < s['ids'] for i in ids), path, "its open spans are out of order")
+
+def _windows_fit(stream):
+    "Have the bars of this stretch been read by the windows that should have read them, and no others?"
+    s,o,end = stream,stream.options,stream.tail.end
+    a,starts = max(s.stretch, s.tail.first),np.arange(s.stretch, s.window, o.stride)
+    row = np.arange(a, end)
+    over = np.searchsorted(starts, row-o.from_bar, 'right') - np.searchsorted(starts, row-o.to_bar, 'left')
+    return ((s.window-s.stretch) % o.stride == 0 and np.array_equal(over, s.tail['windows', a, end])
+            and np.array_equal(np.isin(row, starts+s.place), ~np.isnan(s.tail['live', a, end]))
+            and np.array_equal(np.isin(row, starts) & s.types, ~np.isnan(s.tail['kind', a, end])))
 
 def load_stream(
     path, # From `Stream.save`
@@ -444,12 +487,15 @@ def load_stream(
     _need(set(saved) == {'threshold','min_length','max_gap',*READING} and _is(saved['threshold'], float)
           and all(_is(v, int, 0) for k,v in saved.items() if k != 'threshold'), path, "its settings are missing or unknown")
     for check in (_check_numbers, _check_tail, _check_open): check(path, state)
-    if 'bar' in settings: settings,saved = settings | dict(bar=_length(settings['bar'])), saved | dict(bar=state['numbers']['bar'])
+    numbers = state['numbers']
+    if settings.get('bar') is not None: settings = settings | dict(bar=_length(settings['bar']))
+    saved = saved | dict(bar=numbers['bar'], types=numbers['types'])
     for k,v in settings.items():
         if v is not None and k not in saved: raise MoolaError(f"a stream has no option {k!r}")
         if v is not None and v != saved[k]: raise MoolaError(f"{path} was saved with {k} {saved[k]}, not {v}")
     stream = _restored(Stream(detector, **{k: v for k,v in saved.items() if k != 'bar'}), state)
-    marked = stream.runs(stream.tail.end)[0] if stream.decoded < stream.tail.end else []
+    _need(stream.closed or _windows_fit(stream), path, "its windows are not those of its bars")
+    marked = stream.runs(stream.tail.end) if stream.decoded < stream.tail.end else []
     _need([(s,e) for s,e in marked if e-s >= stream.min_length] == [o[1:] for o in stream.open], path, "its open spans are not those of its bars")
     return stream
 

@@ -27,7 +27,7 @@ def detector_of(names=FEATURES, seed=0, layers=1, right_context=-1, hidden=8):
     torch.manual_seed(seed)
     model = Jade(len(names), hidden=hidden, layers=layers, right_context=right_context).eval().requires_grad_(False)
     for p in model.parameters(): p.mul_(3)
-    return Detector([model], tuple(names), "origin", .5, 2, torch.device("cpu"), [f"network {seed}"])
+    return Detector([model], tuple(names), "origin", .5, 2, torch.device("cpu"), [f"network {seed}"], 0, (1.3, -.4))
 
 
 def with_gaps(n, cuts, seed=0):
@@ -66,11 +66,11 @@ def test_prefixes_of_real_bars(file, first, n, max_gap, shared):
     for k, b in enumerate(bars.itertuples(), 1):
         updates.append(stream.push(b))
         for e in updates[-1].events:
-            if e.kind == "final": final[e.start, e.end] = e.score
+            if e.kind == "final": final[e.start_bar, e.end_bar] = e.probability, e.confidence, e.move, e.window_type, e.type_probability
         if k not in at or np.diff(segment_bars(bars[:k])).max() < W: continue
         found = scan(bars[:k], detector, progress=False, check=False, **kw)
         check(collect(stream, updates), found)
-        there = {(s.start, s.end): s.score for s in found.spans.itertuples()}
+        there = {(s.start_bar, s.end_bar): (s.probability, s.confidence, s.move, s.window_type, s.type_probability) for s in found.spans.itertuples()}
         assert final.items() <= there.items()
     assert len(final) > 4
     kinds = {e.kind for u in updates for e in u.events}
@@ -82,8 +82,8 @@ def test_final_as_early_as_said_and_not_earlier():
     stream = Stream(detector, threshold=high(bars, detector), max_gap=1)
     events = [e for b in bars.itertuples() for e in stream.push(b).events]
     final = [e for e in events if e.kind == "final"]
-    assert {e.row for e in final if e.end <= 430 and e.end > 430-83} == {430}
-    assert {e.since_end for e in final if e.end <= 430-83 or e.start >= 430 and e.end < 600} == {83}
+    assert {e.row for e in final if 430-84 < e.end_bar < 430} == {430}
+    assert {e.since_end for e in final if e.end_bar <= 430-84 or e.start_bar >= 430} == {83}
     new = {e.id: e for e in events if e.kind == "new"}
     assert min(e.since_end for e in events) == 19 == min(e.since_start - e.bars + 1 for e in new.values())
     for e in final: assert e.id in new
@@ -108,6 +108,20 @@ def test_all_networks(kw):
     check(replay(bars, detector, threshold=.5), scan(bars, detector, threshold=.5, progress=False))
 
 
+@pytest.mark.parametrize("kw", [dict(types=False), dict(max_gap=1)])
+def test_without_types_or_calibration(kw):
+    bars, detector = simulate_bars(240, 3), replace(detector_of(), calibration=None)
+    check(replay(bars, detector, threshold=.5, **kw), scan(bars, detector, threshold=.5, progress=False, **kw))
+
+
+def test_network_without_types():
+    torch.manual_seed(0)
+    model = Jade(13, tasks=("span",), hidden=8).eval().requires_grad_(False)
+    detector, bars = replace(detector_of(), models=[model]), simulate_bars(240, 3)
+    check(replay(bars, detector, threshold=.5), scan(bars, detector, threshold=.5, progress=False))
+    with pytest.raises(MoolaError, match="cannot tell window types"): read_spans(np.zeros((1, W, 13), np.float32), [pack(model)], types=True)
+
+
 def test_several_networks():
     a, b, bars = detector_of(seed=1), detector_of(seed=2), simulate_bars(240, 3)
     both = replace(a, models=a.models + b.models)
@@ -125,7 +139,10 @@ def test_read_spans(n, n_features, hidden, layers, limit, place, seed):
     x, (first, last) = torch.rand(n, 31, n_features)*2 - 1, sorted(place)
     found = read_spans(x.numpy(), [pack(model)], first, last)
     np.testing.assert_allclose(found, model(x)["span"].sigmoid()[:, first:last+1], atol=2e-6)
-    for i in range(n): np.testing.assert_array_equal(read_spans(x[i:i+1].numpy(), [pack(model)], first, last)[0], found[i])
+    typed = read_spans(x.numpy(), [pack(model)], first, last, types=True)
+    np.testing.assert_array_equal(typed[:, :-1], found)
+    np.testing.assert_allclose(typed[:, -1], model(x)["type"].softmax(1)[:, 1], atol=2e-6)
+    for i in range(n): np.testing.assert_array_equal(read_spans(x[i:i+1].numpy(), [pack(model)], first, last, types=True)[0], typed[i])
 
 
 @pytest.mark.parametrize("zone", ["UTC", "America/New_York", "-05:00"])
@@ -213,7 +230,7 @@ def test_memory_does_not_grow():
     stream = Stream(detector_of(), threshold=.99)
     for b in with_gaps(1500, [700]).itertuples(): stream.push(b)
     assert len(stream.tail.data["time"]) == 512
-    assert stream.tail.end - stream.tail.first <= W
+    assert stream.tail.end - stream.tail.first <= 2*W
 
 
 @pytest.fixture(scope="module")
@@ -239,7 +256,8 @@ DAMAGE = [
     (("format",), "moola stream 2"), (("format",), 7), (("detector",), "0"*64), (("rows",), [0, 300]), (("rows",), [5, 1]), (("rows",), [0]),
     (("settings", "threshold"), float("nan")), (("settings", "threshold"), 2.), (("settings", "stride"), -1), (("settings", "stride"), True),
     (("settings", "max_gap"), "0"), (("settings", "to_bar"), 500), (("settings", "min_length"), 0), (("numbers", "zone"), "Mars/Olympus"),
-    (("numbers", "unit"), "fortnight"), (("numbers", "closed"), 1), (("numbers", "time"), None), (("numbers", "time"), 2**70),
+    (("numbers", "unit"), "fortnight"), (("numbers", "closed"), 1), (("numbers", "types"), 1), (("numbers", "time"), None), (("numbers", "time"), 2**70),
+    (("tail", "kind"), lambda v: v-1), (("tail", "kind"), lambda v: v*float("nan")), (("tail", "windows"), lambda v: v+1),
     (("numbers", "window"), lambda v: v+1), (("numbers", "window"), 0), (("numbers", "told"), 10**9), (("numbers", "stretch"), lambda v: v+250),
     (("numbers", "bar"), -1), (("numbers", "bar"), 1.5), (("numbers", "ids"), 0), (("numbers",), []), (("open",), None), (("open",), [[0, 1, 2]]),
     (("open",), lambda v: v[:-1]), (("open",), lambda v: v + torch.tensor([0, 0, 1])), (("open",), torch.zeros(1, 3)),

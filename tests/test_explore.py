@@ -271,6 +271,12 @@ def test_in_jupyterlab(notebook, folder, tmp_path):
     expect(page.get_by_title("Next window")).to_be_disabled()
     page.keyboard.press("Home")
     expect(place).to_have_text(f"1 of {n['valid']}")
+    for k in (2, 3, 4):  # a key that is held down: from the second on these are repeats
+        page.keyboard.down("ArrowRight")
+        expect(place).to_have_text(f"{k} of {n['valid']}")
+    page.keyboard.up("ArrowRight")
+    page.keyboard.press("Home")
+    expect(place).to_have_text(f"1 of {n['valid']}")
     expect(words).to_contain_text("Labelled bars")
     assert page.locator(".jp-Notebook .jp-Cell").count() == 1 and page.locator(".jp-mod-collapsed").count() == 0
 

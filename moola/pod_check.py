@@ -90,18 +90,21 @@ def gpu_findings(
                            (', which is little: is another run going, or set a smaller batch_size' if low else '')))
     return out
 
-# %% ../nbs/22e_pod_check.ipynb #66dc68ed
+# %% ../nbs/22e_pod_check.ipynb #11827deb
 def machine_findings(
     pod:Pod,
     parcel:Parcel, # What would be sent
 ): # Yields findings
     "What the pod has; ends where it cannot be reached."
     t,known,began = pod.target,pinned(pod.target),time.monotonic()
-    try: there = pod.ask('probe', folder=t.folder, install=t.install, names=list(WATCHED), torch=True)
+    try:
+        pod.ask('place', folder=t.folder)
+        seconds = time.monotonic()-began
+        there = pod.ask('probe', folder=t.folder, install=t.install, names=list(WATCHED), torch=True)
     except MoolaError as e:
         yield Finding('ssh', False, str(e))
         return
-    yield Finding('ssh', True, f"{t} answers, in {time.monotonic()-began:.1f} s with all that follows")
+    yield Finding('ssh', True, f"{t} answers in {seconds:.1f} s")
     keys = pinned(t)
     yield Finding('host key', True, ', '.join(keys) + (' as before' if keys == known else ': accepted now, and from now on only this one'))
     yield Finding('rsync', bool(there['rsync']), there['rsync'] or 'missing: apt-get install rsync there')

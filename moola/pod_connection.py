@@ -13,7 +13,7 @@ from .errors import MoolaError
 from .pod_remote import MARK
 from .pod_target import Target, known_hosts, ssh_words
 
-# %% ../nbs/22c_pod_connection.ipynb #7734ddd0
+# %% ../nbs/22c_pod_connection.ipynb #5e628993
 class Lost(MoolaError):
     "The connection failed in a way that may pass."
 
@@ -45,9 +45,10 @@ def explain(
     program:str='ssh',
 )->MoolaError: # `Lost` where it may pass
     "The error that this is."
-    forget = f"ssh-keygen -f {shlex.quote(str(known_hosts(target)))} -R {shlex.quote(key_name(target))}"
     for regex,passes,words in CAUSES:
-        if re.search(regex, said): return (Lost if passes else MoolaError)(words.format(host=target, forget=forget, where=where))
+        if not re.search(regex, said): continue
+        forget = f"ssh-keygen -f {shlex.quote(str(known_hosts(target)))} -R {shlex.quote(key_name(target))}" if '{forget}' in words else ''
+        return (Lost if passes else MoolaError)(words.format(host=target, forget=forget, where=where))
     last = next((l.strip() for l in reversed(said.splitlines()) if l.strip()), '')
     if code == 255 or program == 'rsync' and code in RSYNC_LOST or code < 0: return Lost(f"the connection to {target} broke" + (f": {last}" if last else ''))
     if code == 127: return MoolaError(f"there is no {target.python} on the pod: name its Python with --python")
@@ -57,8 +58,9 @@ def key_name(
     target:Target,
 )->str: # host, or [host]:port
     "What the file of known hosts calls the pod."
-    p = subprocess.run([*ssh_words(target), '-G', target.host], capture_output=True, text=True)
-    d = dict(l.split(' ', 1) for l in p.stdout.splitlines() if ' ' in l)
+    try: said = subprocess.run([*ssh_words(target), '-G', target.host], capture_output=True, text=True).stdout
+    except OSError: said = ''  # no ssh here
+    d = dict(l.split(' ', 1) for l in said.splitlines() if ' ' in l)
     host,port = d.get('hostkeyalias') or d.get('hostname', target.host), int(d.get('port', target.port or 22))
     return host if port == 22 or 'hostkeyalias' in d else f'[{host}]:{port}'
 
@@ -105,7 +107,7 @@ class Patience:
                 self.wait(e)
             else: self.good(); return value
 
-# %% ../nbs/22c_pod_connection.ipynb #5e6fd064
+# %% ../nbs/22c_pod_connection.ipynb #01f66246
 def program(
     op:str, # Name of an operation
     args:dict, # Its arguments
@@ -135,8 +137,6 @@ class Pod:
     ):
         self.target,self.tell = target, tell or (lambda text: print(text, file=sys.stderr, flush=True))
         self.patience = Patience(target.patience, self.tell)
-        for name in ('ssh','rsync'):
-            if not shutil.which(name): raise MoolaError(f"there is no {name} on this machine: install it first")
 
     def stream(self,
         op:str, # Name of an operation
@@ -144,6 +144,7 @@ class Pod:
     ): # Yields messages, the result last; raises `Lost` where the connection breaks
         "Ask once, and give each message as it comes."
         command = [*ssh_words(self.target), '--', self.target.host, f'exec {shlex.quote(self.target.python)} -']
+        _need('ssh')
         known_hosts(self.target).parent.mkdir(parents=True, exist_ok=True)
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=(errors := _spool()), env=_environment(),
                               start_new_session=True) as p:
@@ -177,6 +178,9 @@ class Pod:
             return m['value']
         return self.patience.keep(once)
 
+def _need(name):
+    if not shutil.which(name): raise MoolaError(f"there is no {name} on this machine: install it first")
+
 def _spool():
     import tempfile
     return tempfile.TemporaryFile()
@@ -196,7 +200,7 @@ def pinned(
             found.append(f"{words[1].removeprefix('ssh-')} SHA256:{sha}")
     return found
 
-# %% ../nbs/22c_pod_connection.ipynb #b758ad45
+# %% ../nbs/22c_pod_connection.ipynb #7e3c4073
 def rsync_words(
     target:Target,
 )->list[str]:
@@ -214,6 +218,7 @@ def rsync_place(
     return (f'[{target.host}]' if ':' in target.host else target.host) + ':' + folder.rstrip('/') + '/'
 
 def _check_rsync():
+    _need('rsync')
     first = subprocess.run(['rsync','--version'], capture_output=True, text=True).stdout.split('\n')[0]
     if not re.search(r'version [v]?[3-9]', first):
         raise MoolaError(f"rsync 3 or newer is needed here, and this is {first.strip() or 'unknown'}: install it (on a Mac: brew install rsync)")

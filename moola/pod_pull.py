@@ -42,7 +42,7 @@ def refuse_other_run(
     if here == origin: return
     if here or is_run(folder): raise MoolaError(f"{folder} holds another run: fetch this one with --to into another folder")
 
-# %% ../nbs/22g_pod_pull.ipynb #69d8f628
+# %% ../nbs/22g_pod_pull.ipynb #c9b491ee
 def fingerprint(
     folder:Path, # Where files came to
     names:list, # Relative paths
@@ -82,7 +82,8 @@ def pull(
         tell(f"  changing {', '.join(still)}: replaced on the pod while they were fetched; a later pull brings them")
     n = sum(map(len, todo.values()))
     grown = sum(v == 'grown' for s in state.values() for v in s.values())
-    tell(f"  pulled   {n} files, {size_words(total)}, to {_shown(here)}; checksums agree" + (f", {grown} files have grown since" if grown else ''))
+    since = f", {grown} {'file has' if grown == 1 else 'files have'} grown since" if grown else ''
+    tell(f"  pulled   {n} files, {size_words(total)}, to {_shown(here)}; checksums agree{since}")
     if kept: tell(f"  kept     {', '.join(kept)}: newer here than on the pod")
     return here
 

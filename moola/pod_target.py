@@ -112,7 +112,7 @@ def _sentence(e):
     msg = err['msg'].removeprefix('Value error, ').removeprefix('Input ').strip()
     return f"the pod's {err['loc'][0]} {msg}, not {err['input']!r}" if err['loc'] else f"the pod's {msg}"
 
-# %% ../nbs/22a_pod_target.ipynb #88585b24
+# %% ../nbs/22a_pod_target.ipynb #918aa669
 def known_hosts(
     target:Target,
 )->Path:
@@ -128,7 +128,8 @@ def ssh_words(
 )->list[str]: # Ends before the host
     "The ssh command."
     options = dict(BatchMode='yes', StrictHostKeyChecking='accept-new', UserKnownHostsFile=_literal(known_hosts(target)), UpdateHostKeys='no',
-                   ConnectTimeout=10, ServerAliveInterval=10, ServerAliveCountMax=3, LogLevel='ERROR', ForwardX11='no', ClearAllForwardings='yes')
+                   ConnectTimeout=10, ServerAliveInterval=10, ServerAliveCountMax=3, LogLevel='ERROR', ForwardX11='no',
+                   ClearAllForwardings='yes', RemoteCommand='none')
     words = ['ssh', '-T', *(w for k,v in options.items() for w in ('-o', f'{k}={v}'))]
     if target.ssh_config: words += ['-F', str(Path(target.ssh_config).expanduser())]
     if target.port: words += ['-p', str(target.port)]

@@ -13,7 +13,7 @@ from .errors import MoolaError
 from .pod_remote import MARK
 from .pod_target import Target, known_hosts, ssh_words
 
-# %% ../nbs/22c_pod_connection.ipynb #5e628993
+# %% ../nbs/22c_pod_connection.ipynb #1042c790
 class Lost(MoolaError):
     "The connection failed in a way that may pass."
 
@@ -25,7 +25,7 @@ CAUSES = (  # what ssh or rsync says; whether it may pass; what it means
      "the host key of {host} is not the one that was accepted before, so this may be another machine; if the pod was replaced, forget the old key: {forget}"),
     (r'Permission denied \((?:publickey|.*password|.*keyboard)', False, "{host} accepts none of the keys: name the right one with --key, or ssh-add it"),
     (r'Could not resolve hostname', True, "the name {host} cannot be resolved"),
-    (r'Connection refused', True, "nothing listens at {host}: is the pod running, and is this its mapped port?"),
+    (r'Connection refused', True, "nothing listens at {host} (is the pod running, and is this its mapped port?)"),
     (r'banner exchange|kex_exchange_identification|Bad packet length|protocol mismatch|Protocol major versions', True,
      "{host} does not answer as an SSH server does"),
     (r'No space left on device|Disk quota exceeded|write failed.*\(28\)', False, "the disk {where} is full"),
@@ -49,7 +49,8 @@ def explain(
         if not re.search(regex, said): continue
         forget = f"ssh-keygen -f {shlex.quote(str(known_hosts(target)))} -R {shlex.quote(key_name(target))}" if '{forget}' in words else ''
         return (Lost if passes else MoolaError)(words.format(host=target, forget=forget, where=where))
-    last = next((l.strip() for l in reversed(said.splitlines()) if l.strip()), '')
+    lines = [l.strip() for l in said.splitlines() if l.strip() and not l.startswith('rsync error')]
+    last = lines[0 if program == 'rsync' else -1] if lines else ''
     if code == 255 or program == 'rsync' and code in RSYNC_LOST or code < 0: return Lost(f"the connection to {target} broke" + (f": {last}" if last else ''))
     if code == 127: return MoolaError(f"there is no {target.python} on the pod: name its Python with --python")
     return MoolaError(f"{program} failed with {code} on {target}: {last or 'it said nothing'}")

@@ -104,7 +104,7 @@ def check_data(
     read_windows(full)
     return full.resolve()
 
-# %% ../nbs/22d_pod_push.ipynb #e3676a78
+# %% ../nbs/22d_pod_push.ipynb #ad8c73d0
 def describe_parcel(
     parcel:Parcel,
 )->list[str]: # Lines
@@ -149,7 +149,8 @@ def push(
     tell(f"To {t}, folder {folder}:")
     for line in describe_parcel(parcel): tell(line)
     n = send(pod, folder, parcel)
-    tell(f"  sent     {n} of {len(parcel.files)} files, the others were there; all checksums agree")
+    others = ', the others were there' if n < len(parcel.files) else ''
+    tell(f"  sent     {n} of {len(parcel.files)} files{others}; all checksums agree")
     if t.install:
         if not there['versions']['torch']: tell("  install  torch too, which this Python lacks: some gigabytes")
         pod.ask('install', folder=folder, requirements=requirements(), wheels='wheels' if t.wheels else '')

@@ -6,8 +6,8 @@
 __all__ = ['MARK', 'LOOK', 'HELD', 'FREEZE', 'VERIFY', 'OPERATIONS', 'Refused', 'say', 'full_path', 'read_json', 'write_whole',
            'digest', 'env_python', 'ask_python', 'probe', 'gpus', 'prepare', 'differing', 'locked', 'watched',
            'install', 'verify', 'job_folder', 'started_at', 'processes', 'supervisor', 'state', 'supervise', 'launch',
-           'start', 'make_job', 'resumed', 'reason', 'follow', 'find_job', 'jobs', 'progress', 'status', 'stop', 'over',
-           'listing', 'compare', 'answer']
+           'start', 'make_job', 'resumed', 'reason', 'follow', 'find_job', 'jobs', 'progress', 'status', 'stop',
+           'kernels', 'send_signal', 'over', 'listing', 'compare', 'answer']
 
 # %% ../nbs/22b_pod_remote.ipynb #c3db0f15
 import contextlib, csv, fcntl, hashlib, json, os, shutil, signal, stat, subprocess, sys, time
@@ -65,7 +65,7 @@ def digest(
             length = None if length is None else length-len(b)
     return h.hexdigest()
 
-# %% ../nbs/22b_pod_remote.ipynb #27736d8d
+# %% ../nbs/22b_pod_remote.ipynb #2b6585ed
 LOOK = '''
 import json, sys
 from importlib.metadata import version, PackageNotFoundError
@@ -88,10 +88,13 @@ print('\x1e' + json.dumps(out))
 def env_python(
     folder:str, # Absolute path of the working folder
     install:bool, # Is there an environment of its own?
+    must:bool=True, # Refuse where it is not made yet? Else its base answers
 )->str:
     "The Python that trains."
     own = os.path.join(folder, '.venv', 'bin', 'python')
-    return own if install and os.path.exists(own) else sys.executable
+    if install and os.path.exists(own): return own
+    if install and must: raise Refused(f'there is no environment in {folder}: push first')
+    return sys.executable
 
 def ask_python(
     python:str, # Path of an interpreter
@@ -122,7 +125,7 @@ def probe(
     disk,rsync = shutil.disk_usage(there), shutil.which('rsync')
     out = dict(folder=root, writable=os.access(there, os.W_OK), free=disk.free, total=disk.total, rsync=rsync, venv=all(map(find_spec, ('venv', 'ensurepip'))),
                environment=os.path.exists(os.path.join(root, '.venv', 'bin', 'python')), executable=sys.executable, gpus=gpus(1))
-    return dict(out, **ask_python(env_python(root, install), LOOK, [names, torch]))
+    return dict(out, **ask_python(env_python(root, install, False), LOOK, [names, torch]))
 
 def gpus(
     samples:int=5, # A fifth of a second apart
@@ -167,7 +170,7 @@ def differing(
         except OSError: return False
     return [name for name in sums if not right(name, sums[name])]
 
-# %% ../nbs/22b_pod_remote.ipynb #a9539fd2
+# %% ../nbs/22b_pod_remote.ipynb #9706ae0d
 HELD = ('torch', 'triton', 'nvidia-', 'pytorch-triton')  # what begins like this stays as the image has it
 
 FREEZE = '''
@@ -210,12 +213,12 @@ def install(
     env = os.path.join(folder, '.venv')
     python,done = os.path.join(env, 'bin', 'python'), os.path.join(env, '.moola-requirements')
     with locked(os.path.join(folder, '.venv.lock')):
-        wanted = '\n'.join(requirements)
-        if os.path.exists(python) and os.path.exists(done) and open(done).read() == wanted: return python
-        if not os.path.exists(os.path.join(env, 'bin', 'pip')):
-            code,said = watched([sys.executable, '-m', 'venv', '--system-site-packages', env])
+        held = [r for r in ask_python(sys.executable, FREEZE, 0) if r.startswith(HELD)]
+        base,before = [sys.executable, sys.version, held], read_json(done) or {}
+        if os.path.exists(python) and before == dict(base=base, requirements=requirements): return python
+        if not os.path.exists(python) or before.get('base', base) != base:  # the pod got another image
+            code,said = watched([sys.executable, '-m', 'venv', '--clear', '--system-site-packages', env])
             if code: raise Refused(f'no environment can be made there, where apt-get install python3-venv may help: {" ".join(said)[:300]}')
-        held = [r for r in ask_python(python, FREEZE, 0) if r.startswith(HELD)]
         write_whole(os.path.join(env, 'held.txt'), '\n'.join(held))
         source = ['--no-index', '--find-links', os.path.join(folder, wheels)] if wheels else []
         code,said = watched([python, '-m', 'pip', 'install', '--quiet', '--disable-pip-version-check', '--no-input',
@@ -224,7 +227,7 @@ def install(
             why = next((l for l in said if 'ERROR' in l), said[-1] if said else 'pip said nothing')
             raise Refused('pip there could not install what is missing (without internet, name a folder of wheels, or a Python that has everything, '
                           'with install false): ' + why.replace('ERROR: ', ''))
-        write_whole(done, wanted)
+        write_whole(done, json.dumps(dict(base=base, requirements=requirements)))
     return python
 
 VERIFY = '''
@@ -298,7 +301,7 @@ def state(
         if not i: time.sleep(.3)  # it may have ended between the two looks
     return dict(state='stopped' if os.path.exists(os.path.join(job, 'stopped')) else 'killed', code=None)
 
-# %% ../nbs/22b_pod_remote.ipynb #463362c6
+# %% ../nbs/22b_pod_remote.ipynb #3c255e5a
 def supervise(
     job:str, # The job's folder, with spec.json in it
 ):
@@ -348,6 +351,7 @@ def start(
 )->dict: # run, and whether it was started by an earlier request with this token
     "Start a run."
     job = job_folder(folder, run)
+    if not os.path.isdir(os.path.join(folder, 'jobs')): raise Refused(f'nothing was pushed to {folder} yet: push first')
     with locked(os.path.join(folder, 'jobs', '.lock')):
         known = read_json(os.path.join(job, 'pod.json'))
         mine = (known or {}).get('token') == token
@@ -457,7 +461,7 @@ def jobs(
     found = [read_json(os.path.join(where, n, 'pod.json')) for n in names if not n.startswith('.')]
     return sorted((j for j in found if j), key=lambda j: j['started'])
 
-# %% ../nbs/22b_pod_remote.ipynb #e1b10801
+# %% ../nbs/22b_pod_remote.ipynb #86143529
 def progress(
     folder:str, # Absolute path of the working folder
     run:str, # Name of the run
@@ -500,21 +504,34 @@ def stop(
     job = find_job(folder, run)
     if state(job)['state'] == 'running':
         open(os.path.join(job, 'stopped'), 'w').close()
-        for number,seconds in ((signal.SIGINT, patience), (signal.SIGTERM, 5), (signal.SIGKILL, 5)):
-            everyone = processes(job) if number != signal.SIGINT else []
-            leader = supervisor(job)
-            with contextlib.suppress(OSError):
-                if leader: os.killpg(leader, number)
-            for pid in everyone:
-                with contextlib.suppress(OSError): os.kill(pid, number)
+        kernel = kernels(job)
+        steps = [(kernel, signal.SIGINT, patience), (None, signal.SIGINT, 15.)] if kernel else [(None, signal.SIGINT, patience)]
+        for pids,number,seconds in steps + [(None, signal.SIGTERM, 5.), (None, signal.SIGKILL, 5.)]:
+            send_signal(job, number, pids)
             if over(job, seconds): break
     return status(folder, run)['runs'][0]
 
+def kernels(job):
+    "The processes that run the notebook's cells."
+    def words(pid):
+        try:
+            with open(f'/proc/{pid}/cmdline', 'rb') as f: return f.read()
+        except OSError: return b''
+    return [pid for pid in processes(job) if b'ipykernel_launcher' in words(pid)]
+
+def send_signal(job, number, pids=None):
+    "Send a signal to processes; without them to the run's process group, and if it is to end them, to all that belong to it."
+    leader = supervisor(job)
+    if pids is None and leader:
+        with contextlib.suppress(OSError): os.killpg(leader, number)
+    for pid in pids or (processes(job) if number != signal.SIGINT else []):
+        with contextlib.suppress(OSError): os.kill(pid, number)
+
 def over(job, seconds):
-    "Wait for a job to end; False where it has not."
+    "Wait for a job to end, with all its processes; False where it has not."
     until = time.time() + seconds
     while time.time() < until:
-        if state(job)['state'] != 'running': return True
+        if state(job)['state'] != 'running' and not processes(job): return True
         say('beat')
         time.sleep(.5)
     return False

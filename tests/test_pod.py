@@ -231,7 +231,13 @@ def test_whole_path(laptop):
 def test_two_runs_one_killed_and_resumed(laptop, monkeypatch):
     "Two runs at once leave each other alone; the one whose process is killed is pulled, resumed and stopped."
     common = ["--n-windows", 24, "--device", "cpu"]
+    assert "nothing was pushed to" in laptop("train", *common, code=1)
     laptop("push", *common)
+    laptop.target(install=True)
+    assert "there is no environment in" in laptop("train", *common, code=1)
+    laptop.target()
+    data = write_windows(simulate_windows(20), laptop.folder/"a.parquet")
+    assert laptop("train", *common, "--data", data, code=1).endswith("a.parquet is not on the pod, as it is here now: push first")
     assert laptop("train", *common, "--variant", "stones_only", "--epochs", 5000, "--output", "long", "--detach") == "Run long\n"
     assert laptop("train", *common, "--variant", "position_encoding", "--epochs", 2, "--output", "short", "--detach") == "Run short\n"
     wait_for(lambda: remote.progress(str(laptop.there), "long")["epoch"] >= 2)
@@ -541,6 +547,11 @@ def test_environment(laptop):
     made = (folder/".venv/.moola-requirements").stat().st_mtime_ns
     pod.ask("install", requirements=["tinydep", "pip"], **ask)
     assert (folder/".venv/.moola-requirements").stat().st_mtime_ns == made
+    marker = folder/".venv/.moola-requirements"
+    marker.write_text(marker.read_text().replace(sys.version.split()[0], "3.11.0"))  # as after another image
+    (folder/".venv/stale").touch()
+    pod.ask("install", requirements=["tinydep", "pip"], **ask)
+    assert not (folder/".venv/stale").exists() and (folder/".venv/bin/python").exists()
     with pytest.raises(ValueError, match="could not install what is missing .*: .*nosuchdep"): pod.ask("install", requirements=["nosuchdep"], **ask)
 
 

@@ -338,7 +338,7 @@ def test_default_model(run_folder, tmp_path, monkeypatch):
     assert json.loads((tmp_path/"a.json").read_text())["runs"] == [str(place)]
     monkeypatch.setattr("moola.__file__", str(tmp_path/"elsewhere/moola/__init__.py"))
     (place/"model.pt").unlink()
-    with pytest.raises(SystemExit, match="no model is named, and there is none in artifacts/production"): moola_predict(["b.csv"])
+    with pytest.raises(SystemExit, match="there is no model in"): moola_predict(["b.csv"])
 
 
 WRONG = {"b.csv --model nowhere": "there is no model nowhere", "nowhere.csv --model RUN": "there is no file nowhere.csv",

@@ -168,7 +168,7 @@ def as_bars(
 
 def read_bars(
     path:str|Path, # A CSV or parquet file
-) -> pd.DataFrame: # As from `as_bars`
+) -> pd.DataFrame: # As from as_bars
     "Read and check the bars of one file."
     return as_bars(_read_table(path), Path(path).name)
 

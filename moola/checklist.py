@@ -36,8 +36,8 @@ class Evidence:
 WHOSE = ('output','resume','overwrite','progress','device','data','seed','min_length','test_fraction','n_windows','data_seed')
 
 def check_same(
-    evaluation, # An `Evaluation`
-    run, # A `Run`
+    evaluation, # An Evaluation
+    run, # A Run
 ):
     "Raise `MoolaError` unless the evaluation is one of the run's config on the run's windows."
     from moola.variants import config_from_dict
@@ -48,7 +48,7 @@ def check_same(
         raise MoolaError(f"{where} evaluated other windows than {run.folder} was trained on")
 
 def evaluation_evidence(
-    evaluation, # An `Evaluation`
+    evaluation, # An Evaluation
 )->Evidence:
     "Out-of-fold scores of the model, each beside the best of what knows nothing of the bars."
     from moola.evaluate import CHANCE
@@ -69,7 +69,7 @@ def evaluation_evidence(
     return Evidence('evaluation', words, scores, e.data.get('git'))
 
 def test_evidence(
-    run, # A `Run` with test windows
+    run, # A Run with test windows
 )->Evidence:
     "The run's own test scores."
     import numpy as np
@@ -100,7 +100,7 @@ class Check(NamedTuple):
     def __repr__(self): return f"{'pass' if self.passed else 'FAIL'}  {self.name}: {self.reason}"
 
 def check_end(
-    run, # A `Run`
+    run, # A Run
 )->Check:
     "Has every epoch been trained?"
     m,c = run.metadata,run.config
@@ -108,7 +108,7 @@ def check_end(
     return Check('trained to the end', ended, f"{m['status']} after {m['epochs_done']} of {c.epochs} epochs")
 
 def check_artifacts(
-    run, # A `Run`
+    run, # A Run
 )->Check:
     "Is every file there, with all epochs?"
     from moola.runs import TABLES
@@ -121,7 +121,7 @@ def check_artifacts(
     return Check(name, True, f"{len(files)} files, {rows} epochs in the tables")
 
 def check_training(
-    run, # A `Run` with all files
+    run, # A Run with all files
 )->Check:
     "Are the losses finite and the gradients within the guide's limits?"
     import numpy as np
@@ -134,8 +134,8 @@ def check_training(
                  (f"inside {VANISHING:g} to {EXPLODING:g}" if sound else f"not inside {VANISHING:g} to {EXPLODING:g}"))
 
 def check_code(
-    run, # A `Run`
-    evidence=None, # `Evidence`, or None where there is none
+    run, # A Run
+    evidence=None, # Evidence, or None where there is none
 )->Check:
     "Can the code that trained it, and that evaluated it, be had again?"
     name,version = 'code committed',run.metadata['versions']['moola']
@@ -148,8 +148,8 @@ def check_code(
 CLOSE = .02 # Largest difference of probabilities that the precision of another device explains
 
 def check_checkpoint(
-    run, # A `Run`
-)->tuple: # A `Check`, and the `Detector` where it could be loaded
+    run, # A Run
+)->tuple: # A Check, and the Detector where it could be loaded
     "Load the checkpoint and have it say again what the run stored."
     import numpy as np
     from moola.analysis import run_windows
@@ -171,8 +171,8 @@ def check_checkpoint(
 
 # %% ../nbs/25a_checklist.ipynb #21491b55
 def check_scores(
-    run, # A `Run`
-    evidence, # `Evidence`, or None where there is none
+    run, # A Run
+    evidence, # Evidence, or None where there is none
 )->list:
     "Hold the lower ends of the intervals against the criteria, chance and the guide's rule."
     from moola.report import CRITERIA_WORDS, measure
@@ -194,9 +194,9 @@ def check_scores(
 
 # %% ../nbs/25a_checklist.ipynb #07870ed1
 def checklist(
-    run, # A `Run`
-    evaluation=None, # An `Evaluation` of the same config and windows; None for the run's test windows
-)->tuple: # The items, the `Evidence` or None, and the `Detector` or None
+    run, # A Run
+    evaluation=None, # An Evaluation of the same config and windows; None for the run's test windows
+)->tuple: # The items, the Evidence or None, and the Detector or None
     "Go through the whole list."
     if evaluation is not None: check_same(evaluation, run)
     scored = 'test' in run.metadata.get('scores', {}) and (run.folder/'test_predictions.parquet').exists()
@@ -207,7 +207,7 @@ def checklist(
     return [*whole, loads, *rest], evidence, detector
 
 def failed(
-    checks:list, # From `checklist`
+    checks:list, # From checklist
 )->list:
     "The items that do not pass."
     return [c for c in checks if not c.passed]

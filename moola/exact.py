@@ -120,7 +120,7 @@ def _direction(lstm, layer, suffix, rows, width):
     return Direction(inputs.reshape(width, -1), _padded(gates(w_hh), (H, 4, H)), _padded((b_ih+b_hh).reshape(4, n), (4, H)))
 
 def pack(
-    model, # A `Jade` with the span task
+    model, # A Jade with the span task
 )->Packed:
     "The weights of a network in the form that `read_spans` takes."
     lstm,head = model.lstm,model.span_head[-1]
@@ -226,7 +226,7 @@ def _padded_inputs(x, width):
 
 def read_spans(
     x:np.ndarray, # Features, (n, T, n_features) float32
-    networks:list, # From `pack`
+    networks:list, # From pack
     first:int=0, # First bar that is asked for
     last:int|None=None, # Last bar; None for the window's last
     types:bool=False, # Add a column with the probability that the window is one of a retracement?

@@ -122,7 +122,7 @@ def parts_of(
 
 def explored_windows(
     windows, # Labelled windows, their file, or prices (n, W, 4)
-    detector, # From `load_predictor`, or the folder of a run, or several
+    detector, # From load_predictor, or the folder of a run, or several
 )->Explored:
     "Any windows, read by a detector."
     if not isinstance(detector, Detector): detector = load_predictor(detector)
@@ -178,7 +178,7 @@ SHOWS = {'all windows': lambda t: t.index == t.index,
 UNLABELLED_SHOWS = {k: SHOWS[k] for k in ('all windows','most uncertain first')} | {'with a predicted span': lambda t: t.predicted > 0}
 
 def matching(
-    table:pd.DataFrame, # From `outcomes`
+    table:pd.DataFrame, # From outcomes
     show:str='all windows', # One of `SHOWS` or `UNLABELLED_SHOWS`
     kind:str='any', # What came before the expansion: any, or a type of the table
     part:str='all', # all, or a part of the table
@@ -189,7 +189,7 @@ def matching(
     return rows[np.argsort(-table.uncertainty.to_numpy()[rows], kind='stable')] if show.startswith('most uncertain') else rows
 
 def neighbour(
-    rows:np.ndarray, # From `matching`
+    rows:np.ndarray, # From matching
     row:int, # Where one is, which may not match
     by:int, # Steps, negative for back
 )->int|None: # A row, None where there is none that way
@@ -203,9 +203,9 @@ def neighbour(
     return int(way[min(by, len(way))-1] if by > 0 else way[max(by, -len(way))]) if len(way) else None
 
 def find_window(
-    table:pd.DataFrame, # From `outcomes`, or some of its rows
+    table:pd.DataFrame, # From outcomes, or some of its rows
     name:str, # A window's id
-)->int: # Its row in the table from `outcomes`
+)->int: # Its row in the table from outcomes
     "The window of an id; raises `MoolaError` where there is none."
     rows = table.index[table.id == name]
     if len(rows): return int(rows[0])
@@ -233,7 +233,7 @@ def part_words(
     return '; '.join(words) + ('. The windows are simulated.' if e.windows.simulated else '.')
 
 def total_words(
-    table:pd.DataFrame, # From `outcomes`, the rows of the part that is shown
+    table:pd.DataFrame, # From outcomes, the rows of the part that is shown
 )->str:
     "What was found in all of them together."
     n = table[['labelled','predicted','missed','false_alarms']].sum()
@@ -249,7 +249,7 @@ def span_words(
     return ', '.join(f"{a}–{b-1}" + (f" ({scores[i]:.2f})" if len(scores) else '') for i,(a,b) in enumerate(spans)) or 'none'
 
 def window_words(
-    row:pd.Series, # Of the table from `outcomes`
+    row:pd.Series, # Of the table from outcomes
     true_spans:np.ndarray, # (k, 2)
     found:np.ndarray, # Predicted spans, (m, 2)
     scores:np.ndarray, # Their mean probabilities, (m,)
@@ -419,7 +419,7 @@ def part_choices(
     return choices, part or choices[0]
 
 def alone(
-    f, # A method of `Explorer`
+    f, # A method of Explorer
 ):
     "The same, waiting until no other such method is at work."
     @wraps(f)
@@ -602,7 +602,7 @@ def say(self:Explorer,
 # %% ../nbs/24_explore.ipynb #61dea6f7
 def explore(
     what='', # A run or its folder, empty for the newest finished run. With a detector: labelled windows, their file, or prices (n, W, 4)
-    detector=None, # What reads windows: from `load_predictor`, or the folder of a run, or several
+    detector=None, # What reads windows: from load_predictor, or the folder of a run, or several
     part:str='', # all, train, valid, test, new or unknown; empty for validation windows of a run, else all
     features=(), # Names of features to draw below the probability
     data:str='', # Of a run: the labelled-windows file, where it is now

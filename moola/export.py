@@ -58,7 +58,7 @@ TYPE = """
   {n}q = Softmax<axis=1>({n}types)"""
 
 def network_text(
-    model, # A `Jade`
+    model, # A Jade
     n:str, # Prefix of its names
     typed:bool, # Say the window type too?
 )->str:
@@ -90,7 +90,7 @@ def lstm_arrays(
             np.stack([np.concatenate([of('bias_ih', s), of('bias_hh', s)]) for s in suffixes]))
 
 def network_arrays(
-    model, # A `Jade`
+    model, # A Jade
     n:str, # Prefix of its names
     typed:bool, # Say the window type too?
 )->dict[str, np.ndarray]:
@@ -114,7 +114,7 @@ def network_arrays(
 
 # %% ../nbs/25_export.ipynb #461bb645
 def model_schema(
-    detector, # A `Detector`
+    detector, # A Detector
 )->dict[str, str]:
     "What a user of the file must know, as JSON by name."
     import moola
@@ -127,7 +127,7 @@ def model_schema(
     return {k: json.dumps(v) for k,v in about.items()}
 
 def onnx_model(
-    detector, # A `Detector`
+    detector, # A Detector
 ): # `onnx.ModelProto`
     "A detector as an ONNX model with its schema inside: the mean of its networks."
     onnx = onnx_module('onnx')
@@ -156,7 +156,7 @@ def onnx_model(
 TOLERANCE = 1e-5 # Largest difference between torch and ONNX that is let through
 
 def check_windows(
-    bars=None, # Bars, as from `read_bars`; None for simulated ones
+    bars=None, # Bars, as from read_bars; None for simulated ones
     most:int=256, # Windows, spread evenly
 )->np.ndarray: # Prices, (n, W, 4)
     "Windows to compare on."
@@ -166,7 +166,7 @@ def check_windows(
     return windows[np.linspace(0, len(windows)-1, min(most, len(windows))).astype(int)]
 
 def torch_answers(
-    detector, # A `Detector`
+    detector, # A Detector
     x:np.ndarray, # Features, (n, W, n_features) float32
 )->dict[str, np.ndarray]: # probability (n, W), and window_type (n, 2) where every network has learned it
     "What the networks themselves say."
@@ -179,7 +179,7 @@ def torch_answers(
 
 def check_onnx(
     proto, # `onnx.ModelProto`, or the path of a file
-    detector, # A `Detector`
+    detector, # A Detector
     windows:np.ndarray, # Prices, (n, W, 4)
     tolerance:float=TOLERANCE, # Largest difference
 )->float: # The largest difference there is
@@ -198,9 +198,9 @@ def check_onnx(
     return worst
 
 def export_onnx(
-    model, # Folder of a run or of a production model, a checkpoint file, a list of these, or a `Detector`
+    model, # Folder of a run or of a production model, a checkpoint file, a list of these, or a Detector
     path, # File to write
-    bars=None, # Bars to check on, as from `read_bars`; None for simulated ones
+    bars=None, # Bars to check on, as from read_bars; None for simulated ones
     overwrite:bool=False, # Replace a file that is there already?
 )->float: # Largest difference from torch
     "Write a detector as an ONNX file, once its answers agree with torch's."

@@ -20,7 +20,7 @@ FORMAT = 1 # Of model.json
 def name_only(path): return path if path.startswith('simulated') else Path(path).name
 
 def portable(
-    checkpoint:dict, # From `read_checkpoint`
+    checkpoint:dict, # From read_checkpoint
 )->dict:
     "The same without paths of the machine that it was trained on."
     config,data = checkpoint['config'],dict(checkpoint['data'])
@@ -30,10 +30,10 @@ def portable(
 def score_record(evidence): return dict(source=evidence.source, words=evidence.words, scores={k: s._asdict() for k,s in evidence.scores.items()})
 
 def describe_model(
-    run, # A `Run`
-    checkpoint:dict, # From `portable`
-    checks:list, # From `checklist`
-    evidence:Evidence|None, # From `checklist`
+    run, # A Run
+    checkpoint:dict, # From portable
+    checks:list, # From checklist
+    evidence:Evidence|None, # From checklist
     force:str='', # The reason for promoting it although a check fails
 )->dict: # Plain values
     "Everything about a model that its file itself does not say plainly."

@@ -58,7 +58,7 @@ def ours(
     except PackageNotFoundError: return None
 
 def version_findings(
-    there:dict, # From the pod's `probe`
+    there:dict, # From the pod's probe
     install:bool, # Will the environment get what is missing?
 )->list[Finding]:
     "The versions there against ours."
@@ -70,7 +70,7 @@ def version_findings(
     return out + ([Finding('missing', None if install else False, f"{', '.join(missing)}: {then}")] if missing else [])
 
 def gpu_findings(
-    there:dict, # From the pod's `probe`
+    there:dict, # From the pod's probe
     device:str, # Of the config
 )->list[Finding]:
     "The GPUs as torch sees them."

@@ -43,7 +43,7 @@ def explain(
     target:Target,
     where:str='there', # Whose disk a transfer writes to
     program:str='ssh',
-)->MoolaError: # `Lost` where it may pass
+)->MoolaError: # Lost where it may pass
     "The error that this is."
     for regex,passes,words in CAUSES:
         if not re.search(regex, said): continue
@@ -142,7 +142,7 @@ class Pod:
     def stream(self,
         op:str, # Name of an operation
         **args, # Its arguments
-    ): # Yields messages, the result last; raises `Lost` where the connection breaks
+    ): # Yields messages, the result last; raises Lost where the connection breaks
         "Ask once, and give each message as it comes."
         command = [*ssh_words(self.target), '--', self.target.host, f'exec {shlex.quote(self.target.python)} -']
         _need('ssh')

@@ -15,7 +15,7 @@ from .runs import is_run, project_root
 
 # %% ../nbs/22g_pod_pull.ipynb #b289bfd4
 def check_names(
-    files:dict, # From the pod's `listing`
+    files:dict, # From the pod's listing
 ):
     "Refuse names that lead out of the folder."
     for names in files.values():

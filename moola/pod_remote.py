@@ -420,7 +420,7 @@ def follow(
     offset:int=0, # Byte of the log to begin at
     wait:bool=True, # Go on until the run ends?
     beat:float=5., # Seconds between signs of life
-)->dict: # As from `state`, with offset and reason
+)->dict: # As from state, with offset and reason
     "Send the log, and go on as it grows."
     job,path = find_job(folder, run), os.path.join(job_folder(folder, run), 'pod.log')
     quiet = time.time()
@@ -499,7 +499,7 @@ def stop(
     folder:str, # Absolute path of the working folder
     run:str, # Name of the run
     patience:float=60., # Seconds to let the run close its folder
-)->dict: # As from `status` for this run
+)->dict: # As from status for this run
     "End a run and all its processes: as Ctrl-C does, and where that does not help, by force."
     job = find_job(folder, run)
     if state(job)['state'] == 'running':

@@ -90,7 +90,7 @@ def follow(
 
 def outcome(
     run:str, # Name of the run
-    ended:dict, # From `follow`
+    ended:dict, # From follow
 )->str: # Empty where it finished
     "How a run ended, in words, where it did not finish."
     if ended['state'] == 'finished': return ''
@@ -112,7 +112,7 @@ def duration(
     return f'{minutes:.0f} min' if minutes < 90 else f'{minutes/60:.1f} h'
 
 def run_words(
-    r:dict, # A run, from the pod's `status`
+    r:dict, # A run, from the pod's status
     now:float, # The pod's time
 )->str:
     "A run in one line."
@@ -125,7 +125,7 @@ def run_words(
     return ', '.join(words) + (f"; {r['reason']}" if r.get('reason') else '')
 
 def gpu_words(
-    g:dict, # A GPU, from the pod's `status`
+    g:dict, # A GPU, from the pod's status
 )->str:
     "A GPU in one line."
     words = [] if g['utilisation'] is None else [f"{g['utilisation']:.0f} % busy"]

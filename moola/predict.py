@@ -48,7 +48,7 @@ class Detector:
 
     def stream(self,
         state=None, # File from Stream.save to go on from; None to begin
-        **settings, # See `moola.stream.Stream`: threshold, min_length, max_gap, types, bar, stride, from_bar, to_bar, right_context
+        **settings, # See moola.stream.Stream: threshold, min_length, max_gap, types, bar, stride, from_bar, to_bar, right_context
     )->'moola.stream.Stream':
         "Read closed bars one at a time."
         from moola.stream import Stream, load_stream

@@ -75,8 +75,8 @@ def _sync(folder):
 
 def write_model(
     folder:Path, # Empty or missing
-    checkpoint:dict, # From `portable`
-    about:dict, # From `describe_model`
+    checkpoint:dict, # From portable
+    about:dict, # From describe_model
 ):
     "Write `model.pt`, `model.json` and `README.md`."
     from moola.checkpoint import save_checkpoint
@@ -103,9 +103,9 @@ def refuse(run, checks, force):
         raise MoolaError(f"{run.folder} is not promoted: it fails {len(bad)} of {len(checks)} checks ({', '.join(c.name for c in bad)})")
 
 def install(
-    run, # A `Run`
-    checks:list, # From `checklist`
-    evidence, # `Evidence` or None, from `checklist`
+    run, # A Run
+    checks:list, # From checklist
+    evidence, # Evidence or None, from checklist
     force:str='', # Why it is promoted although a check fails
     artifacts=None, # Folder with `production`; None for the project's artifacts/
 )->Path: # The production folder
@@ -126,8 +126,8 @@ def install(
     return artifacts/PRODUCTION
 
 def promote(
-    run, # A `Run` or its folder
-    evaluation=None, # An `Evaluation` of the same config and windows, or its folder; None for the run's test windows
+    run, # A Run or its folder
+    evaluation=None, # An Evaluation of the same config and windows, or its folder; None for the run's test windows
     force:str='', # Why it is promoted although a check fails
     artifacts=None, # Folder with `production`; None for the project's artifacts/
 )->Path: # The production folder

@@ -158,7 +158,7 @@ class Stream:
         max_gap:int|None=None, # Gaps of up to this many unmarked bars inside a span are closed; None for the detector's own
         types:bool=True, # Say which window type came before each span?
         bar:str|pd.Timedelta|None=None, # Length of a bar; None for the first spacing that 105 bars in a row have
-        **options, # Fields of `ScanOptions`: stride, from_bar, to_bar, right_context
+        **options, # Fields of ScanOptions: stride, from_bar, to_bar, right_context
     ):
         if wrong := set(options) - set(READING): raise MoolaError(f"a stream has no option {min(wrong)!r}: there are {', '.join(READING)}")
         self.detector = detector = replace(detector, device=torch.device('cpu'))
@@ -368,7 +368,7 @@ class Followed(Scan):
 
 def collect(
     stream:Stream,
-    updates:Iterable, # All its `Update`s so far
+    updates:Iterable, # All its Updates so far
 )->Followed:
     "What a stream has given, in the form of a scan: settled bars and final spans, then the others as they stand."
     updates,now = list(updates),stream.spans
@@ -382,8 +382,8 @@ def collect(
 
 def replay(
     bars:pd.DataFrame, # timestamp, open, high, low, close
-    detector:Detector, # From `load_predictor`
-    **settings, # As for `Stream`
+    detector:Detector, # From load_predictor
+    **settings, # As for Stream
 )->Followed:
     "Put bars through a stream, one at a time."
     stream = Stream(detector, **settings)
@@ -469,7 +469,7 @@ def _windows_fit(stream):
             and np.array_equal(np.isin(row, starts) & s.types, ~np.isnan(s.tail['kind', a, end])))
 
 def load_stream(
-    path, # From `Stream.save`
+    path, # From Stream.save
     detector:Detector, # The one that the stream was saved with
     **settings, # Only to make sure: where given, they must be those that were saved
 )->Stream:

@@ -133,7 +133,7 @@ def record_graphs(
     rewind, # Called without arguments: undoes what the functions have changed
     device:torch.device, # A CUDA device
     warmup:int=3, # Calls before recording
-)->list: # One graph a function; `replay()` runs it
+)->list: # One graph a function; replay() runs it
     "Record functions as CUDA graphs, and leave everything as it was."
     rng,stream = torch.cuda.get_rng_state(device), torch.cuda.Stream(device)
     stream.wait_stream(torch.cuda.current_stream(device))

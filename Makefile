@@ -37,8 +37,8 @@ site: $(READY)  ## Build the site into _proc/_docs
 readme: $(READY)  ## Write README.md from nbs/index.ipynb
 	@$(BIN)/python .ci/readme.py
 
-bench: $(READY)  ## Time the feature pass, a training step, the main job and a scan
-	@for script in features training cpu_step scan; do $(BIN)/python benchmarks/$$script.py || exit 1; done
+bench: $(READY)  ## Time the feature pass, training, a scan, a stream and the explorer
+	@for script in features training cpu_step many scan stream explore; do $(BIN)/python benchmarks/$$script.py || exit 1; done
 
 clean:  ## Remove what was built, .venv too; artifacts stay
 	rm -rf $(VENV) _proc _docs build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

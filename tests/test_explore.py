@@ -271,9 +271,11 @@ def test_in_jupyterlab(notebook, folder, tmp_path):
     expect(page.get_by_title("Next window")).to_be_disabled()
     page.keyboard.press("Home")
     expect(place).to_have_text(f"1 of {n['valid']}")
-    for k in (2, 3, 4):  # a key that is held down: from the second on these are repeats
+    for _ in range(400):  # a key that is held down: from the second on these are repeats, and those that come while a step is under way are dropped
         page.keyboard.down("ArrowRight")
-        expect(place).to_have_text(f"{k} of {n['valid']}")
+        if int(place.text_content().split()[0]) >= 4: break
+        page.wait_for_timeout(50)
+    assert int(place.text_content().split()[0]) >= 4
     page.keyboard.up("ArrowRight")
     page.keyboard.press("Home")
     expect(place).to_have_text(f"1 of {n['valid']}")

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moola.augment import BEFORE, paste_spans, training_pool
+from moola.augment import BEFORE, paste_spans, recut_windows, training_pool
+from moola.bars import W
 from moola.splits import split_windows
 from moola.training import fit, load_windows
 from moola.variants import make_config
@@ -71,3 +72,30 @@ def test_training_data_vary_and_scores_do_not(tmp_path, more):
     assert np.abs(prob-prob0).max() > 0
     assert run.metadata["data"] == plain.metadata["data"]
     assert len(load_windows(config)) == 30
+
+
+def test_recuts_are_windows_that_end_elsewhere():
+    "The bars are the window's own up to the new end; what stands in front is labelled nowhere, and prices join."
+    windows = simulate_windows(30, seed=4)
+    r = recut_windows(windows, 6, seed=1)
+    assert len(r) == 180
+    rows = np.bincount(r.window, minlength=180)
+    assert (rows == 0).any()
+    moved = 0
+    for i in range(180):
+        a, x = windows.ohlc[i%30], r.ohlc[i]
+        k = next(k for k in range(W) if np.array_equal(x[k:], a[:W-k]))
+        moved += k > 0
+        if k: assert abs(x[k-1, 3] - x[k, 0]) < 1e-6
+        spans = [[s+k, min(e+k, W)] for s, e in windows.spans[i%30] if s+k < W]
+        assert r.spans[i].tolist() == spans
+        assert (x[:, 1] >= x[:, [0, 3]].max(1) - 1e-9).all()
+    assert moved > 120
+    np.testing.assert_array_equal(recut_windows(windows, 6, seed=1).ohlc, r.ohlc)
+
+
+def test_training_with_recuts(tmp_path):
+    "Windows without a label have no pointer and no type, and do no harm."
+    run = fit(make_config("recommended", n_windows=30, epochs=2, recuts=4, pastes=1, device="cpu", progress=False, output=str(tmp_path/"run")))
+    assert len(run.epochs) == 2
+    assert np.isfinite(run.epochs[["train_loss", "val_loss"]]).all(axis=None)

@@ -1,0 +1,155 @@
+"""The delay curve: recall and precision against the bars that have closed since an expansion began and ended.
+
+    python benchmarks/delay.py                                        # trains what is missing; an hour on two cores, and scores for four minutes
+    python benchmarks/delay.py --save benchmarks/results/delay.json   # also keeps the rows that the site's page is made of
+
+Networks learn from 174 simulated windows, take a threshold for each delay from simulated bars of a second seed, and are scored on those of a third.
+"""
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from table import machine
+
+from moola.decode import choose_threshold
+from moola.delay import ap_values, by_delay, delay_counts, delay_curve, edge_thresholds, marked_bars, read_edges, readable, simulate_labelled_bars
+from moola.features import DISPLACEMENT, FEATURES
+from moola.many import fit_many
+from moola.metrics import average_precision, bootstrap_interval, drawn_ap
+from moola.model import make_model
+from moola.predict import Detector, predict_windows, scan
+from moola.runs import project_root
+from moola.splits import split_windows
+from moola.variants import config_from_dict, make_config
+from moola.windows import simulate_windows
+
+TRAIN_SEED, CHOICE_SEED, TEST_SEED, WINDOW_SEED = 101, 8101, 9101, 9001
+VARIANTS = {"recommended": {}, "recuts 5": dict(recuts=5), "recuts 15": dict(recuts=15), "right context 5": dict(right_context=5),
+            "right context 0": dict(right_context=0)}
+SHOWN = (0, 1, 3, 5, 10, 19, 30)
+
+
+def options():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=VARIANTS)
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--epochs", type=int, default=120)
+    parser.add_argument("--labels", type=int, default=174)
+    parser.add_argument("--expansions", type=int, default=150, help="expansions in the scored bars")
+    parser.add_argument("--processes", type=int)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--output", type=Path, default=project_root()/"artifacts"/"benchmarks"/"delay")
+    parser.add_argument("--save", type=Path, metavar="FILE")
+    return parser.parse_args()
+
+
+def trained(o, name):
+    "Networks of a variant as (config, weights), from the folder where they are there."
+    file = o.output/f"{name.replace(' ', '-')}-{o.labels}-{o.epochs}-{o.seeds}.pt"
+    if not file.exists():
+        windows = simulate_windows(o.labels, TRAIN_SEED)
+        split = split_windows(windows, .2, 0.)
+        configs = [make_config("recommended", device=o.device, seed=i, epochs=o.epochs, progress=False, **VARIANTS[name]) for i in range(o.seeds)]
+        found = fit_many(configs, windows, [split]*o.seeds, processes=o.processes)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        torch.save([dict(config=asdict(r.config), model=r.best) for r in found], file)
+    return torch.load(file, weights_only=True)
+
+
+def detector_of(net):
+    "A detector of one network."
+    config = config_from_dict(net["config"])
+    model = make_model(config).eval().requires_grad_(False)
+    model.load_state_dict(net["model"])
+    assert set(config.features) <= set(FEATURES + DISPLACEMENT)
+    return Detector([model], config.features, config.swing_rule, .5, config.min_length, torch.device("cpu"), [config.variant])
+
+
+def in_windows(detectors):
+    "Average precision in windows that hold an expansion each: a mean over the networks."
+    windows = simulate_windows(400, WINDOW_SEED)
+    return float(np.mean([average_precision(windows.mask, predict_windows(windows.ohlc, d)) for d in detectors]))
+
+
+def in_scan(detectors, scored):
+    "Average precision of a scan of the scored bars: what hindsight is worth there."
+    inside, out = marked_bars(scored.spans, len(scored.bars)), []
+    for d in detectors:
+        p = scan(scored.bars, d, types=False, progress=False).probabilities.probability.to_numpy()
+        out.append(average_precision(inside[None, ~np.isnan(p)], p[None, ~np.isnan(p)]))
+    return float(np.mean(out))
+
+
+def mean_ap(values, weights): return np.mean([drawn_ap(values[:, k], weights) for k in range(values.shape[1])], 0)
+
+
+def event_f1(values, weights):
+    "F1 of whole expansions from (blocks, 4): hits and labels of recall, hits and spans of precision."
+    a, n, b, m = (weights @ values).T
+    recall, precision = (np.divide(x, y, out=np.zeros_like(x, dtype=float), where=y > 0) for x, y in ((a, n), (b, m)))
+    return np.divide(2*recall*precision, recall+precision, out=np.zeros_like(recall), where=recall+precision > 0)
+
+
+def event_values(edges, thresholds, labelled, delay):
+    counts = [delay_counts(e, labelled.spans, labelled.block, t) for e, t in zip(edges, thresholds)]
+    return np.concatenate([sum(c[f"since end, {m}"][:, delay] for c in counts) for m in ("recall", "precision")], 1)
+
+
+def paired(a, b, statistic):
+    "What `a` and `b` score, and the difference with its interval."
+    ones = np.ones((1, len(a)))
+    return dict(value=float(statistic(a, ones)[0]), reference=float(statistic(b, ones)[0]),
+                difference=bootstrap_interval(np.stack([a, b], 1), lambda v, w: statistic(v[:, 0], w) - statistic(v[:, 1], w), n_resamples=1000)._asdict())
+
+
+def differences(new, reference, labelled):
+    "Against the reference at some delays, paired by block: of (edges, thresholds by delay, one threshold) of each network."
+    out = []
+    for d in SHOWN:
+        a, b = (np.stack([ap_values(e, labelled, d) for e in each[0]], 1) for each in (new, reference))
+        out.append(dict(delay=d, score="average precision of bars", **paired(a, b, mean_ap)))
+        for k, name in ((1, "a threshold for each delay"), (2, "one threshold")):
+            a, b = (event_values(each[0], each[k], labelled, d) for each in (new, reference))
+            out.append(dict(delay=d, score=f"F1 of whole expansions, {name}", **paired(a, b, event_f1)))
+    return out
+
+
+def one_threshold(edges, labelled):
+    "The threshold with the best F1 over the bars at all delays together."
+    ok, p = readable(edges), by_delay(edges)
+    return choose_threshold(np.broadcast_to(marked_bars(labelled.spans, len(edges))[ok, None], p[ok].shape), p[ok])
+
+
+def main():
+    o = options()
+    choice, scored = simulate_labelled_bars(60, CHOICE_SEED), simulate_labelled_bars(o.expansions, TEST_SEED)
+    rows, read, windows = [], {}, {}
+    for name in o.variants:
+        detectors = [detector_of(n) for n in trained(o, name)]
+        windows[name] = in_windows(detectors)
+        chosen = [read_edges(choice.bars, d) for d in detectors]
+        read[name] = [read_edges(scored.bars, d) for d in detectors], [edge_thresholds(e, choice) for e in chosen], [one_threshold(e, choice) for e in chosen]
+        curve = delay_curve(read[name][0], scored, read[name][1], detectors[0].min_length)
+        rows += [dict(variant=name, **r) for r in curve.to_dict("records")]
+        for k, c in curve[curve.delay.isin(SHOWN)].groupby("name", sort=False):
+            each = (f"{r.delay}: {r.value:.2f} [{r.low:.2f}, {r.high:.2f}] chance {r.chance:.2f}" for r in c.itertuples())
+            print(f"{name}: {k} " + ", ".join(each), flush=True)
+    against = o.variants[0]
+    hindsight = dict(windows=windows, scan=in_scan([detector_of(n) for n in trained(o, against)], scored))
+    each = ", ".join(f"{k} {v:.3f}" for k, v in windows.items())
+    print(f"average precision with hindsight: of {against} in a scan {hindsight['scan']:.3f}; in windows {each}")
+    minus = [dict(variant=n, **r) for n in o.variants[1:] for r in differences(read[n], read[against], scored)]
+    for r in minus:
+        i = r["difference"]
+        print(f"{r['variant']}, {r['score']}, {r['delay']} bars: {r['value']:.3f}, minus {against} {i['value']:+.3f} [{i['low']:+.3f}, {i['high']:+.3f}]")
+    if o.save:
+        about = dict(labels=o.labels, epochs=o.epochs, networks=o.seeds, expansions=o.expansions, against=against, delays=SHOWN, hindsight=hindsight,
+                     machine=machine("torch"))
+        rounded = [{k: round(v, 5) if isinstance(v, float) else v for k, v in r.items()} for r in rows]
+        o.save.write_text(json.dumps(dict(about=about, rows=rounded, differences=minus), indent=0) + "\n")
+
+
+if __name__ == "__main__": main()

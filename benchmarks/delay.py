@@ -148,8 +148,10 @@ def main():
     if o.save:
         about = dict(labels=o.labels, epochs=o.epochs, networks=o.seeds, expansions=o.expansions, against=against, delays=SHOWN, hindsight=hindsight,
                      machine=machine("torch"))
-        rounded = [{k: round(v, 5) if isinstance(v, float) else v for k, v in r.items()} for r in rows]
-        o.save.write_text(json.dumps(dict(about=about, rows=rounded, differences=minus), indent=0) + "\n")
+        rounded = [{k: round(v, 4) if isinstance(v, float) else v for k, v in r.items()} for r in rows]
+        lines = {"rows": rounded, "differences": minus}
+        text = [f'"about": {json.dumps(about)}', *(f'"{k}": [\n' + ",\n".join(map(json.dumps, v)) + "]" for k, v in lines.items())]
+        o.save.write_text("{" + ",\n".join(text) + "}\n")
 
 
 if __name__ == "__main__": main()

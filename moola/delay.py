@@ -72,7 +72,7 @@ def marked_bars(
     return edge[:-1].cumsum() > 0
 
 def readable(
-    edges:np.ndarray, # From `read_edges`
+    edges:np.ndarray, # From read_edges
 )->np.ndarray: # (n,) bool
     "Bars of which windows say something at every delay."
     ok = ~np.isnan(edges[:,0])
@@ -80,14 +80,14 @@ def readable(
     return view.all(1)
 
 def by_delay(
-    edges:np.ndarray, # From `read_edges`
+    edges:np.ndarray, # From read_edges
 )->np.ndarray: # (n, DELAYS): what is said of bar t when d bars have closed since
     "The same numbers, a row a bar instead of a row a window."
     n = len(edges)
     return np.stack([np.append(edges[d:,d], np.full(d, np.nan, np.float32)) for d in range(DELAYS)], 1)[:n]
 
 def shown_spans(
-    edges:np.ndarray, # From `read_edges`
+    edges:np.ndarray, # From read_edges
     threshold, # A bar is marked at or above it; one, or one for each delay, (depth,)
     min_length:int=2, # Shorter spans are dropped, in bars
 )->tuple: # rows r of the windows (m,), and spans [start, end) that they show, (m, 2)
@@ -122,7 +122,7 @@ def _count(hit, delay, row, blocks, block):
     return out
 
 def delay_counts(
-    edges:np.ndarray, # From `read_edges`
+    edges:np.ndarray, # From read_edges
     spans:np.ndarray, # Labelled spans, (k, 2)
     block:int, # Bars in a block
     threshold, # A bar is marked at or above it; one, or one for each delay, (depth,)
@@ -174,9 +174,9 @@ def moved(
     return out[out[:,0].argsort()]
 
 def delay_curve(
-    edges:Sequence, # From `read_edges`, one of each network
+    edges:Sequence, # From read_edges, one of each network
     labelled:LabelledBars,
-    thresholds:Sequence, # From `edge_thresholds`, or one number, of each network
+    thresholds:Sequence, # From edge_thresholds, or one number, of each network
     min_length:int=2, # Shortest span, in bars
     chances:int=10, # Times that the labels are moved elsewhere
     n_resamples:int=1000, # Draws of blocks
@@ -196,7 +196,7 @@ def delay_curve(
 def _add(counts): return {k: sum(c[k] for c in counts) for k in counts[0]}
 
 def ap_values(
-    edges:np.ndarray, # From `read_edges`
+    edges:np.ndarray, # From read_edges
     labelled:LabelledBars,
     delay:int, # Bars
 )->np.ndarray: # (blocks, 2, block): target and probability of each block's bars
@@ -218,7 +218,7 @@ def ap_rows(edges, labelled, n_resamples=1000):
     return rows
 
 def edge_thresholds(
-    edges:np.ndarray, # From `read_edges`, of bars that are **not** scored
+    edges:np.ndarray, # From read_edges, of bars that are **not** scored
     labelled:LabelledBars,
 )->np.ndarray: # (depth,)
     "For each delay the threshold with the best F1 over the bars at that delay and the ones beside it; the last holds for whatever is further back."

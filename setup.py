@@ -14,7 +14,7 @@ cfg = config["DEFAULT"]
 def notebooks():
     "The papermill notebooks: source in `nbs/`, relative path in the package."
     nbs = Path(cfg["nbs_path"])
-    for nb in [nbs / "train.ipynb", *sorted(nbs.glob("analysis/*.ipynb"))]:
+    for nb in [nbs / "train.ipynb", nbs / "pretrain.ipynb", *sorted(nbs.glob("analysis/*.ipynb"))]:
         if nb.is_file(): yield nb, f"{cfg['lib_name']}/notebooks/{nb.relative_to(nbs).as_posix()}"
 
 
@@ -51,11 +51,14 @@ setuptools.setup(
     keywords=cfg["keywords"].split(),
     classifiers=["Development Status :: 3 - Alpha", "Intended Audience :: Developers",
                  "Natural Language :: English", "Programming Language :: Python :: 3.11",
-                 "Programming Language :: Python :: 3.12"],
+                 "Programming Language :: Python :: 3.12", "Programming Language :: Python :: 3.13"],
     python_requires=f">={cfg['min_python']}",
+    package_dir={"": "."},  # an editable install then puts the project on the path: a folder of the same name cannot hide the package
     packages=setuptools.find_packages(include=[cfg["lib_path"], f"{cfg['lib_path']}.*"]),
+    package_data={f"{cfg['lib_name']}.views": ["static/*"]},
     install_requires=shlex.split(cfg["requirements"]),
-    extras_require={"dev": shlex.split(f"{cfg['dev_requirements']} {cfg['onnx_requirements']}"), "onnx": shlex.split(cfg["onnx_requirements"])},
+    extras_require={"dev": shlex.split(f"{cfg['dev_requirements']} {cfg['onnx_requirements']} {cfg['cluster_requirements']}"),
+                    "onnx": shlex.split(cfg["onnx_requirements"]), "cluster": shlex.split(cfg["cluster_requirements"])},
     entry_points={"console_scripts": cfg["console_scripts"].split(), "nbdev": ["moola=moola._modidx:d"]},
     cmdclass={"build_py": BuildWithExtras},
     zip_safe=False,

@@ -15,13 +15,13 @@ import torch
 from simulated_v1 import TEST_SEED, TRAIN_SEED
 from table import machine
 
-from moola.bars import W
-from moola.many import fit_many
-from moola.metrics import average_precision
-from moola.splits import split_windows
-from moola.training import named_features
-from moola.variants import make_config
-from moola.windows import simulate_windows
+from moola.core.config import make_config
+from moola.core.names import W
+from moola.data.features import named_features
+from moola.data.plant import simulate_windows
+from moola.data.splits import split_windows
+from moola.metrics.scores import average_precision
+from moola.training.many import fit_many
 
 REACH = 30  # bars on each side of the one that is asked about
 
@@ -66,7 +66,7 @@ def main():
     p.add_argument("--epochs", type=int)
     p.add_argument("--save", type=Path)
     o = p.parse_args()
-    train, test = simulate_windows(o.labels, TRAIN_SEED), simulate_windows(o.windows, TEST_SEED)
+    train, test = simulate_windows(o.labels, TRAIN_SEED, version=1), simulate_windows(o.windows, TEST_SEED, version=1)
     configs = [make_config(o.variant, seed=i, epochs=o.epochs, device="cpu") for i in range(o.seeds)]
     models = [r.model() for r in fit_many(configs, train, [split_windows(train, .2, 0.)]*o.seeds)]
     names = configs[0].features

@@ -14,17 +14,20 @@ import numpy as np
 import torch
 from table import machine
 
-from moola.decode import choose_threshold
-from moola.delay import ap_values, by_delay, delay_counts, delay_curve, edge_thresholds, marked_bars, read_edges, readable, simulate_labelled_bars
-from moola.features import DISPLACEMENT, FEATURES
-from moola.many import fit_many
-from moola.metrics import average_precision, bootstrap_interval, drawn_ap
-from moola.model import make_model
-from moola.predict import Detector, predict_windows, scan
-from moola.runs import project_root
-from moola.splits import split_windows
-from moola.variants import config_from_dict, make_config
-from moola.windows import simulate_windows
+from moola.core.config import config_from_dict, make_config
+from moola.core.files import project_root
+from moola.core.names import DISPLACEMENT, FEATURES
+from moola.data.plant import simulate_labelled_bars, simulate_windows
+from moola.data.splits import split_windows
+from moola.detection.detector import Detector
+from moola.detection.ensemble import predict_windows
+from moola.detection.scan import scan
+from moola.evaluation.delay import ap_values, by_delay, delay_counts, delay_curve, edge_thresholds, marked_bars, read_edges, readable
+from moola.metrics.decode import choose_threshold
+from moola.metrics.intervals import paired_interval, score_of
+from moola.metrics.scores import average_precision
+from moola.models.jade import make_model
+from moola.training.many import fit_many
 
 TRAIN_SEED, CHOICE_SEED, TEST_SEED, WINDOW_SEED = 101, 8101, 9101, 9001
 VARIANTS = {"recommended": {}, "recuts 5": dict(recuts=5), "recuts 15": dict(recuts=15), "right context 5": dict(right_context=5),
@@ -50,7 +53,7 @@ def trained(o, name):
     "Networks of a variant as (config, weights), from the folder where they are there."
     file = o.output/f"{name.replace(' ', '-')}-{o.labels}-{o.epochs}-{o.seeds}.pt"
     if not file.exists():
-        windows = simulate_windows(o.labels, TRAIN_SEED)
+        windows = simulate_windows(o.labels, TRAIN_SEED, version=1)
         split = split_windows(windows, .2, 0.)
         configs = [make_config("recommended", device=o.device, seed=i, epochs=o.epochs, progress=False, **VARIANTS[name]) for i in range(o.seeds)]
         found = fit_many(configs, windows, [split]*o.seeds, processes=o.processes)
@@ -70,7 +73,7 @@ def detector_of(net):
 
 def in_windows(detectors):
     "Average precision in windows that hold an expansion each: a mean over the networks."
-    windows = simulate_windows(400, WINDOW_SEED)
+    windows = simulate_windows(400, WINDOW_SEED, version=1)
     return float(np.mean([average_precision(windows.mask, predict_windows(windows.ohlc, d)) for d in detectors]))
 
 
@@ -83,14 +86,16 @@ def in_scan(detectors, scored):
     return float(np.mean(out))
 
 
-def mean_ap(values, weights): return np.mean([drawn_ap(values[:, k], weights) for k in range(values.shape[1])], 0)
+def mean_ap(values): return score_of(values[:, 0, 0], values[:, :, 1].swapaxes(0, 1))
 
 
-def event_f1(values, weights):
+def event_f1(values):
     "F1 of whole expansions from (blocks, 4): hits and labels of recall, hits and spans of precision."
-    a, n, b, m = (weights @ values).T
-    recall, precision = (np.divide(x, y, out=np.zeros_like(x, dtype=float), where=y > 0) for x, y in ((a, n), (b, m)))
-    return np.divide(2*recall*precision, recall+precision, out=np.zeros_like(recall), where=recall+precision > 0)
+    def score(weights):
+        a, n, b, m = (weights @ values).T
+        recall, precision = (np.divide(x, y, out=np.zeros_like(x, dtype=float), where=y > 0) for x, y in ((a, n), (b, m)))
+        return np.divide(2*recall*precision, recall+precision, out=np.zeros_like(recall), where=recall+precision > 0)[:, None]
+    return score
 
 
 def event_values(edges, thresholds, labelled, delay):
@@ -100,9 +105,8 @@ def event_values(edges, thresholds, labelled, delay):
 
 def paired(a, b, statistic):
     "What `a` and `b` score, and the difference with its interval."
-    ones = np.ones((1, len(a)))
-    return dict(value=float(statistic(a, ones)[0]), reference=float(statistic(b, ones)[0]),
-                difference=bootstrap_interval(np.stack([a, b], 1), lambda v, w: statistic(v[:, 0], w) - statistic(v[:, 1], w), n_resamples=1000)._asdict())
+    (x, y), ones = (statistic(a), statistic(b)), np.ones((1, len(a)))
+    return dict(value=float(x(ones).mean()), reference=float(y(ones).mean()), difference=paired_interval(x, y, np.arange(len(a)))._asdict())
 
 
 def differences(new, reference, labelled):
@@ -125,7 +129,7 @@ def one_threshold(edges, labelled):
 
 def main():
     o = options()
-    choice, scored = simulate_labelled_bars(60, CHOICE_SEED), simulate_labelled_bars(o.expansions, TEST_SEED)
+    choice, scored = simulate_labelled_bars(60, CHOICE_SEED, version=1), simulate_labelled_bars(o.expansions, TEST_SEED, version=1)
     rows, read, windows = [], {}, {}
     for name in o.variants:
         detectors = [detector_of(n) for n in trained(o, name)]

@@ -19,18 +19,23 @@ import torch
 from simulated_v1 import TEST_SEED, TEST_WINDOWS, TRAIN_SEED
 from table import machine
 
-from moola.baselines import BASELINES
-from moola.decode import choose_threshold, decode, length_prior, segment_posterior
-from moola.many import fit_many
-from moola.metrics import all_cuts, average_precision, best_cut, hit_rate, pooled_prf, position_prior, window_counts
-from moola.readings import calibrate, choose_segment, evidence, fit_platt
-from moola.splits import Split, split_windows
-from moola.training import mirrored, named_features
-from moola.variants import MOVES, STONES, make_config
-from moola.windows import join_windows, simulate_windows
+from moola.core.config import make_config
+from moola.core.names import DISPLACEMENT, STONES
+from moola.data.features import named_features
+from moola.data.plant import simulate_windows
+from moola.data.splits import Split, split_windows
+from moola.data.windows import join_windows
+from moola.evaluation.baselines import BASELINES
+from moola.metrics.calibration import calibrate, fit_platt
+from moola.metrics.chance import position_prior
+from moola.metrics.choice import choose_segment, evidence
+from moola.metrics.decode import choose_threshold, decode, length_prior, segment_posterior
+from moola.metrics.scores import all_cuts, average_precision, best_cut, hit_rate, pooled_prf, window_counts
+from moola.training.augment import mirrored
+from moola.training.many import fit_many
 
 READ = dict(bars="bar by bar", segments="segment posterior", mean="seeds averaged", mean_segments="seeds averaged, segment posterior")
-ALL = (*STONES, "position_encoding", *MOVES)
+ALL = (*STONES, "position_encoding", *DISPLACEMENT)
 
 # name: (what it starts from, what it changes). The first ones are a chain that ends at `recommended`; most others branch off before its last step.
 EXPERIMENTS = {
@@ -49,7 +54,7 @@ EXPERIMENTS |= {name: (BRANCH, change) for name, change in {
     "pos_weight 1": dict(pos_weight=1.), "pos_weight 8": dict(pos_weight=8.), "learned task weights": dict(task_weights=()),
     "span task alone": dict(tasks=("span",), task_weights=()), "heavier pointer and countdown": dict(task_weights=(.1, 3., 1., 1.)),
     "soft edges 1": dict(soft_bars=1), "soft edges 2": dict(soft_bars=2), "swings strict": dict(swing_rule="strict"), "swings close": dict(swing_rule="close"),
-    "no position": dict(features=(*STONES, *MOVES)), "no swings": dict(features=(*STONES[:6], "position_encoding", *MOVES)),
+    "no position": dict(features=(*STONES, *DISPLACEMENT)), "no swings": dict(features=(*STONES[:6], "position_encoding", *DISPLACEMENT)),
     "no displacement": dict(features=(*STONES, "position_encoding")), "no mirror": dict(mirror=False),
     "lr 6e-3": dict(lr=6e-3), "batch 16": dict(batch_size=16), "400 epochs": dict(epochs=400), "100 epochs": dict(epochs=100),
     "hidden 64": dict(hidden=64), "hidden 128": dict(hidden=128), "weight decay .3": dict(weight_decay=.3), "best epoch by val_loss": dict(monitor="val_loss"),
@@ -68,8 +73,8 @@ def overrides_of(name):
 
 def simulated_sets(n_labels, sets):
     "Labelled sets, joined, the split of each in joined row numbers, and the windows to score."
-    parts = [simulate_windows(n_labels, TRAIN_SEED+i) for i in range(sets)]
-    return *join_sets(parts), {"simulated": simulate_windows(TEST_WINDOWS, TEST_SEED)}
+    parts = [simulate_windows(n_labels, TRAIN_SEED+i, version=1) for i in range(sets)]
+    return *join_sets(parts), {"simulated": simulate_windows(TEST_WINDOWS, TEST_SEED, version=1)}
 
 
 def join_sets(parts):

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 from table import arguments, cores, seconds, show_table
 
-from moola.bars import OHLC, W
-from moola.features import FEATURES, build_features
-from moola.swings import SWING_RULES
+from moola.core.names import FEATURES, OHLC, W
+from moola.data.features import build_features
+from moola.data.swings import SWING_RULES
 
 
 def make_windows(n, seed=0):

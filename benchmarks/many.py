@@ -8,11 +8,11 @@ import torch
 from table import arguments, show_table
 from torch import nn
 
-from moola.lstm import can_fuse, fused_bilstm, lstm_weights
-from moola.many import ManyTrainer, cpu_count, fit_alone, fit_many, fit_pool
-from moola.splits import split_folds
-from moola.variants import make_config
-from moola.windows import simulate_windows
+from moola.core.config import make_config
+from moola.data.plant import simulate_windows
+from moola.data.splits import split_folds
+from moola.models.fused import can_fuse, fused_bilstm, lstm_weights
+from moola.training.many import ManyTrainer, cpu_count, fit_alone, fit_many, fit_pool
 
 
 def plan(networks, epochs, device):

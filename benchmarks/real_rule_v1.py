@@ -1,4 +1,4 @@
-"""real-rule-v1: one-minute index-future bars, labelled by the hindsight rule of `moola.label`.
+"""real-rule-v1: one-minute index-future bars, labelled by the hindsight rule of `moola.labels.rule`.
 
     python benchmarks/real_rule_v1.py --variants position_encoding
 
@@ -13,10 +13,10 @@ from pathlib import Path
 from simulated_v1 import record, run, table
 from table import machine
 
-from moola.label import HindsightRule, label_file
-from moola.runs import project_root
-from moola.variants import VARIANTS
-from moola.windows import join_windows
+from moola.core.config import VARIANTS
+from moola.core.files import project_root
+from moola.data.windows import join_windows
+from moola.labels.rule import HindsightRule, label_file
 
 NAME = "real-rule-v1"
 TRAIN = ("es_1m_202303", "es_1m_202504", "nq_1m_202311")

@@ -11,10 +11,13 @@ import torch
 from features import row_by_row
 from table import arguments, cores, seconds, show_table
 
-from moola.bars import OHLC, W, simulate_bars
-from moola.features import FEATURES, build_features, fill_windows
-from moola.model import Jade, choose_device
-from moola.predict import Detector, scan
+from moola.core.device import choose_device
+from moola.core.names import FEATURES, OHLC, W
+from moola.data.features import build_features, fill_windows
+from moola.data.simulate import simulate_bars
+from moola.detection.detector import Detector
+from moola.detection.scan import scan
+from moola.models.jade import Jade
 
 YEARS = 1_800_000  # one-minute bars in five years
 

@@ -4,7 +4,7 @@
     python benchmarks/simulated_v1.py --labels 174 5000 --seeds 4 --device cuda --workers 1
 
 What is scored is always the same 2,000 windows of another seed, so that scores at different numbers of labels can be compared. The score with 5,000
-labels is the ceiling. Every number is that of `moola.evaluate.evaluate_on`: choices on an inner block of the labelled windows, never on what is scored.
+labels is the ceiling. Every number is that of `moola.evaluation.evaluate.evaluate_on`: choices on an inner block of the labelled windows, never on what is scored.
 """
 import argparse
 import json
@@ -12,10 +12,12 @@ from pathlib import Path
 
 from table import machine
 
-from moola.evaluate import METRICS, READINGS, SYSTEM_WORDS, evaluate_on, paired
-from moola.runs import project_root
-from moola.variants import VARIANTS, make_config
-from moola.windows import simulate_windows
+from moola.core.config import VARIANTS, make_config
+from moola.core.files import project_root
+from moola.data.plant import simulate_windows
+from moola.evaluation.evaluate import evaluate_on, paired
+from moola.evaluation.page import READINGS, SYSTEM_WORDS
+from moola.metrics.judged import METRICS
 
 NAME, TRAIN_SEED, TEST_SEED, TEST_WINDOWS = "simulated-v1", 101, 9001, 2000  # experiments.py learns from further sets, of seeds 102, 103, ...
 SHOWN = ("f1", "f1_half", "average_precision", "segment_f1_25", "segment_f1_50", "hit_1", "hit_3", "log_loss", "ece")
@@ -72,8 +74,8 @@ def run(o, place, train, test, results):
 
 def main():
     o = options()
-    test, rows, results = simulate_windows(o.test_windows, TEST_SEED), [], {}
-    for n in o.labels: rows += run(o, n, simulate_windows(n, TRAIN_SEED), test, results)
+    test, rows, results = simulate_windows(o.test_windows, TEST_SEED, version=1), [], {}
+    for n in o.labels: rows += run(o, n, simulate_windows(n, TRAIN_SEED, version=1), test, results)
     text = [f"# {NAME}", "", f"{o.test_windows} scored windows (seed {TEST_SEED}), {o.seeds} seeds a variant; {machine('torch', 'scikit-learn')}.", "",
             *table("labels", o.variants[0], rows)]
     few, ceiling = min(o.labels, key=lambda n: abs(n-174)), max(o.labels)

@@ -12,10 +12,12 @@ import torch
 from scan import matmul_rate, untrained, window_flops
 from table import arguments, seconds, show_table
 
-from moola.bars import OHLC, W, simulate_bars
-from moola.features import fill_windows
-from moola.predict import Reader, scan
-from moola.stream import Stream, replay
+from moola.core.names import OHLC, W
+from moola.data.features import fill_windows
+from moola.data.simulate import simulate_bars
+from moola.detection.ensemble import Reader
+from moola.detection.scan import scan
+from moola.detection.stream import Stream, replay
 
 GOAL = 5.  # ms a bar at the 99th percentile
 DEPTH = W - 1 + W - 23  # bars that a scan needs to see anew all that can still change: 82 windows

@@ -9,11 +9,13 @@ import time
 import torch
 from table import arguments, cores, seconds, show_table
 
-from moola.commands import moola_train
-from moola.model import Jade
-from moola.runs import Run
-from moola.training import Trainer, batches, load_windows, split_of
-from moola.variants import make_config
+from moola.core.config import make_config
+from moola.data.splits import load_windows, split_of
+from moola.models.jade import Jade
+from moola.training.command import moola_train
+from moola.training.fit import train_step
+from moola.training.run import Run
+from moola.training.trainer import Trainer, batches
 
 
 def main_job(epochs):
@@ -51,7 +53,7 @@ def step_rows():
         sum(o.sum() for o in model(x).values()).backward()
     trainer.model.train()
     floor = lstm_flops(model, len(rows), x.shape[1]) / matmul_rate()
-    ours, reference = seconds(lambda: trainer.step(rows, weight), 15), seconds(plain, 15)
+    ours, reference = seconds(lambda: train_step(trainer, rows, weight), 15), seconds(plain, 15)
     return [(f"training step, batch {len(rows)}, {torch.get_num_threads()} threads", f"{ours*1e3:.1f} ms", f"{reference*1e3:.1f} ms",
              f"{reference/ours:.2f} x", f"{floor*1e3:.1f} ms")]
 

@@ -4,15 +4,19 @@
 """
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
 from table import arguments, show_table
 
-from moola.splits import split_windows
-from moola.training import Trainer, fit
-from moola.variants import make_config
-from moola.windows import simulate_windows
+import moola.training.fit as loop
+from moola.core.config import make_config
+from moola.data.plant import simulate_windows
+from moola.data.splits import split_windows
+from moola.training.fit import fit, train_step
+from moola.training.graphs import RecordedStep
+from moola.training.trainer import Trainer
 
 
 def device_seconds(run, repeats=50):
@@ -54,9 +58,9 @@ def main(epochs=100, save=None):
     trainer = Trainer(config, windows, split, device)
     trainer.model.train()
     rows, weight = torch.as_tensor(split.train[:32], device=device), torch.ones(32, device=device)
-    eager = device_seconds(lambda: trainer.step(rows, weight))
-    trainer.prepare()
-    ours = device_seconds(lambda: trainer.run_step(rows, weight))
+    eager = device_seconds(lambda: train_step(trainer, rows, weight))
+    recorded = RecordedStep(trainer, train_step)
+    ours = device_seconds(lambda: recorded(rows, weight))
     operations, bytes_moved = lstm_operations(), 16 * sum(p.numel() for p in trainer.model.parameters())
     floor = max(operations / matmul_rate(torch.float32), bytes_moved / copy_rate())
 
@@ -68,9 +72,9 @@ def main(epochs=100, save=None):
         return time.perf_counter() - began, timings
     first, _ = run()
     whole, timings = min((run() for _ in range(3)), key=lambda o: o[0])
-    prepare, Trainer.prepare = Trainer.prepare, lambda self: None
+    loop.RecordedStep = lambda trainer, step: partial(step, trainer)
     try: plain, _ = run()
-    finally: Trainer.prepare = prepare
+    finally: loop.RecordedStep = RecordedStep
 
     steps = -(-len(split.train) // config.batch_size) * epochs
     show_table(f"Training on {torch.cuda.get_device_name()}: position_encoding, {len(windows)} windows", [

@@ -7,6 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
+from hypothesis import settings
+
+settings.register_profile("moola", deadline=None)  # a busy machine is slow, not wrong
+settings.load_profile("moola")
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -36,6 +41,25 @@ def clean_env() -> dict:
     return env | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"}
 
 
+STARTED = []  # processes of the test that runs
+
+
+def start(*words, cwd, **env):
+    "Start a command as a terminal does: in a process group of its own, so that Ctrl-C reaches all of it."
+    own = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}
+    STARTED.append(subprocess.Popen([Path(sys.executable).parent/words[0], *map(str, words[1:])], cwd=cwd, env=own | env, text=True, start_new_session=True,
+                                    stdout=subprocess.PIPE, stderr=subprocess.PIPE))
+    return STARTED[-1]
+
+
+@pytest.fixture(autouse=True)
+def nothing_goes_on():
+    "What a failed test has started ends with it."
+    yield
+    while STARTED:
+        if (p := STARTED.pop()).poll() is None: os.killpg(p.pid, signal.SIGKILL)
+
+
 def copy_project(root, folder) -> Path:
     "A copy of the project below `folder`, as git would commit it now, with a history of its own."
     if not (root / ".git").exists(): pytest.skip("not a git checkout")
@@ -57,10 +81,18 @@ def checkout(root, tmp_path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def built(root, run, tmp_path_factory) -> Path:
-    "A copy of the project in which the site is built, without Quarto, in `_proc/_docs`; to be read only."
-    copy = copy_project(root, tmp_path_factory.mktemp("site"))
-    run("python", ".ci/site.py", cwd=copy)
+def built(root, run, tmp_path_factory, worker_id) -> Path:
+    "A copy of the project in which the site is built, without Quarto, in `_proc/_docs`; to be read only. The first worker that needs it builds it."
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent)/"site"
+    copy, done = folder/root.name, folder/"built"
+    with FileLock(f"{folder}.lock"):
+        if not done.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            copy_project(root, folder)
+            run("python", ".ci/site.py", cwd=copy)
+            done.touch()
     return copy
 
 
@@ -86,9 +118,9 @@ def chromium() -> str:
     return path or absent("no chromium here (Debian: apt-get install chromium)")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser(chromium):
-    "A headless browser (Playwright's synchronous API): `browser.new_page()`. From its first use on, `asyncio.run` fails in this process."
+    "A headless browser (Playwright's synchronous API): `browser.new_page()`. While it runs, `asyncio.run` fails in this process."
     from playwright.sync_api import sync_playwright
     with sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=chromium)

@@ -6,12 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moola.augment import BEFORE, paste_spans, recut_windows, training_pool
-from moola.bars import W
-from moola.splits import split_windows
-from moola.training import fit, load_windows
-from moola.variants import make_config
-from moola.windows import read_windows, simulate_windows
+from moola.core.config import make_config
+from moola.core.names import W
+from moola.data.plant import simulate_windows
+from moola.data.splits import load_windows, split_windows
+from moola.data.windows import read_windows
+from moola.training.augment import BEFORE, paste_spans, recut_windows, training_pool
+from moola.training.fit import fit
 
 
 def check_copies(windows, seed, copies=2):

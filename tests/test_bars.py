@@ -7,26 +7,13 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stylised_facts import REAL_FACTS, REAL_HOURS, range_by_hour, stylised_facts
 
-from moola.bars import (
-    OHLC,
-    REAL_FACTS,
-    REAL_HOURS,
-    SESSION,
-    TICK,
-    W,
-    as_bars,
-    bar_length,
-    check_bars,
-    cut_windows,
-    range_by_hour,
-    read_bars,
-    segment_bars,
-    session_times,
-    simulate_bars,
-    stylised_facts,
-)
-from moola.errors import MoolaError
+from moola.core.errors import MoolaError
+from moola.core.names import OHLC, W
+from moola.data.bars import bar_length, check_bars, cut_windows, segment_bars
+from moola.data.read import as_bars, read_bars
+from moola.data.simulate import SESSION, TICK, session_times, simulate_bars
 
 FILES = ['btcperp_1m_202201', 'es_1m_202303', 'es_1m_202504', 'es_1m_lean_2013_2020', 'es_5m_202507', 'estx50fut_1m_2006',
          'eurusd_1m_lean_oanda', 'nq_1m_202311', 'nq_1m_202605', 'nq_2m_202603']
@@ -202,7 +189,7 @@ def test_negative_prices_pass():
     ('timestamp,open,high,low,close\n', 'x.csv has no bars'),
     ('timestamp,open,high,low\n2024-01-01,1,2,0\n', 'x.csv has no column close; it has timestamp, open, high, low'),
     ('open,high,low,close\n1,2,0,1\n', 'x.csv has no column timestamp'),
-    ('timestamp,open,high,low,close\n2024-01-01,1,2,0,one\n', "x.csv: close is not a number in 1 rows, the first row 0: 'one'"),
+    ('timestamp,open,high,low,close\n2024-01-01,1,2,0,one\n', "x.csv: close is not a number in 1 row, the first row 0: 'one'"),
     ('timestamp,open,high,low,close\n2024-01-01 10:00,1,2,0,1\nlater,1,2,0,1\n', "x.csv: 1 of 2 times cannot be read, the first in row 1: 'later'"),
     ('timestamp,open,high,low,close\n1,1,2,0,1\n', 'numbers that are not times'),
     ('timestamp,open,high,low,close,Close\n2024-01-01,1,2,0,1,1\n', 'column close more than once'),
@@ -283,5 +270,5 @@ def test_simulated_facts_are_near_the_real_ones():
 
 
 def test_import_is_light():
-    code = "import sys, moola.bars; print(sorted({'pandera', 'matplotlib', 'torch', 'scipy.signal'} & set(sys.modules)))"
+    code = "import sys, moola.data.read; print(sorted({'pandera', 'matplotlib', 'torch', 'scipy.signal'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.strip() == '[]'

@@ -1,4 +1,4 @@
-"Properties of decoding on many inputs; the lessons stand in nbs/09_decode.ipynb."
+"Properties of decoding on many inputs; the lessons stand in nbs/metrics/04_decode.ipynb."
 import hypothesis.extra.numpy as hnp
 import hypothesis.strategies as st
 import numpy as np
@@ -6,10 +6,10 @@ import pandas as pd
 import pytest
 from hypothesis import given
 
-from moola import decode as d
-from moola import metrics as m
-from moola.errors import MoolaError
-from moola.spans import mask_to_spans, spans_to_mask
+from moola.core.errors import MoolaError
+from moola.data.spans import mask_to_spans, spans_to_mask
+from moola.metrics import decode as d
+from moola.metrics import scores as m
 
 levels = st.sampled_from([0, .25, .5, .75, 1.]) | st.floats(0, 1)
 windows = hnp.arrays(float, 105, elements=levels)

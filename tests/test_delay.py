@@ -3,8 +3,14 @@ import numpy as np
 import pytest
 import torch
 
-from moola.bars import OHLC, W, check_bars, segment_bars
-from moola.delay import (
+from moola.core.errors import MoolaError
+from moola.core.names import FEATURES, OHLC, W
+from moola.data.bars import check_bars, segment_bars
+from moola.data.plant import simulate_labelled_bars
+from moola.data.spans import iou
+from moola.detection.detector import Detector
+from moola.detection.ensemble import predict_windows
+from moola.evaluation.delay import (
     DELAYS,
     ap_values,
     best_iou,
@@ -17,14 +23,10 @@ from moola.delay import (
     read_edges,
     readable,
     shown_spans,
-    simulate_labelled_bars,
 )
-from moola.errors import MoolaError
-from moola.features import FEATURES
-from moola.metrics import average_precision, drawn_ap
-from moola.model import Jade
-from moola.predict import Detector, predict_windows
-from moola.spans import iou
+from moola.metrics.intervals import score_of
+from moola.metrics.scores import average_precision
+from moola.models.jade import Jade
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +38,7 @@ def detector():
 
 
 @pytest.fixture(scope="module")
-def labelled(): return simulate_labelled_bars(24, 3)
+def labelled(): return simulate_labelled_bars(24, 3, version=1)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +54,7 @@ def test_simulated_bars(labelled):
     assert len(labelled.bars) == 24*230
     assert (np.diff(labelled.spans.ravel()) > 0).all()
     assert (labelled.spans[:, 0]//230 == np.arange(24)).all()
-    np.testing.assert_array_equal(simulate_labelled_bars(24, 3).bars[OHLC], labelled.bars[OHLC])
+    np.testing.assert_array_equal(simulate_labelled_bars(24, 3, version=1).bars[OHLC], labelled.bars[OHLC])
     with pytest.raises(MoolaError, match="at least 1"): simulate_labelled_bars(0)
 
 
@@ -131,11 +133,11 @@ def test_average_precision(labelled, edges):
     v, ok = ap_values(edges, labelled, 5), readable(edges)
     inside = marked_bars(labelled.spans, len(edges))
     plain = average_precision(inside[ok][None], by_delay(edges)[ok, 5][None])
-    assert abs(drawn_ap(v, np.ones((1, len(v))))[0] - plain) < 1e-9
+    assert abs(score_of(v[:, 0], v[:, 1])(np.ones((1, len(v))))[0, 0] - plain) < 1e-4
 
 
 def test_curve(labelled, edges, threshold):
-    curve = delay_curve([edges, edges], labelled, [threshold, threshold], n_resamples=99, chances=2)
+    curve = delay_curve([edges, edges], labelled, [threshold, threshold], chances=2)
     assert len(curve) == 7*DELAYS
     assert ((curve.low <= curve.value + 1e-9) & (curve.value <= curve.high + 1e-9)).all()
     assert curve[["value", "chance"]].stack().between(0, 1).all()

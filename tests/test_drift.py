@@ -7,12 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moola.bars import OHLC, W, cut_windows, read_bars, simulate_bars
-from moola.drift import bin_shares, describe_feature, describe_features, feature_drift, noise_limit, plot_drift, stability_index
-from moola.features import FEATURES, build_features
-from moola.training import named_features
-from moola.variants import make_config
-from moola.windows import read_windows
+from moola.core.config import make_config
+from moola.core.names import FEATURES, OHLC, W
+from moola.data.bars import cut_windows
+from moola.data.drift import bin_shares, describe_feature, describe_features, feature_drift, noise_limit, stability_index
+from moola.data.features import build_features, named_features
+from moola.data.read import read_bars
+from moola.data.simulate import simulate_bars
+from moola.data.windows import read_windows
+from moola.views.probabilities import plot_drift
 
 
 @settings(max_examples=60, deadline=None)
@@ -84,7 +87,7 @@ def test_plot():
 
 
 def test_import_is_light():
-    code = "import sys, moola.drift; print(sorted({'pandas', 'matplotlib', 'torch', 'scipy'} & set(sys.modules)))"
+    code = "import sys, moola.data.drift; print(sorted({'matplotlib', 'torch', 'sklearn'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
 
 

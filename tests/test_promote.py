@@ -12,19 +12,22 @@ import pandas as pd
 import pytest
 import torch
 
-from moola import promote as page
-from moola.bars import simulate_bars
-from moola.checklist import check_same, checklist, evaluation_evidence, failed
-from moola.errors import MoolaError
-from moola.evaluate import Evaluation
-from moola.model_card import model_card
-from moola.predict import Detector, predict_windows, scan
-from moola.production import ABOUT, CARD, MODEL, PREVIOUS, PRODUCTION, default_model, holds_model, included_model
-from moola.promote import moola_promote, promote, replace_production, rollback
-from moola.runs import Run
-from moola.training import fit
-from moola.variants import make_config
-from moola.windows import simulate_windows
+from moola.core.config import make_config
+from moola.core.errors import MoolaError
+from moola.data.plant import simulate_windows
+from moola.data.simulate import simulate_bars
+from moola.detection.detector import Detector
+from moola.detection.ensemble import predict_windows
+from moola.detection.scan import scan
+from moola.evaluation.page import Evaluation
+from moola.models.included import ABOUT, CARD, MODEL, PREVIOUS, PRODUCTION, default_model, holds_model, included_model
+from moola.release import promote as page
+from moola.release.card import model_card
+from moola.release.checklist import check_same, checklist, evaluation_evidence, failed
+from moola.release.command import moola_promote
+from moola.release.promote import promote, replace_production, rollback
+from moola.training.fit import fit
+from moola.training.run import Run
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +56,7 @@ def edit(file, change):
     file.write_text(json.dumps(d))
 
 
-def evaluation_of(run, **scores):
+def evaluation_of(run, decision="deploy", **scores):
     "An evaluation of the run's config and windows with these scores of the model."
     def score(value, low): return {"value": value, "low": low, "high": value + .1, "seeds_sd": None, "by_seed": [value]}
     model = {"f1": (.5, .4), "f1_half": (.5, .4), "window_f1": (.5, .4), "window_f1_half": (.45, .4), "average_precision": (.6, .5),
@@ -61,7 +64,9 @@ def evaluation_of(run, **scores):
     chance = dict.fromkeys(model, (.15, .1))
     data = {"windows": 40, "scored": 33, "by_time": False, "sha256": run.metadata["data"]["sha256"]}
     found = {"folds": 3, "seeds": [1, 2], "config": run.metadata["config"], "data": data, "git": {"commit": "b"*40, "changed": False}, "words": [],
-             "scores": {k: {m: score(*v) for m, v in s.items()} for k, s in {"model": model, "position_prior": chance}.items()}}
+             "scores": {k: {m: score(*v) for m, v in s.items()} for k, s in {"model": model, "position_prior": chance}.items()},
+             "differences": {"position_prior": {m: score(v-.15, low-.15) for m, (v, low) in model.items()}},
+             "chosen": {}, "epochs": [], "name": "short", "decision": decision, "decided": f"{decision}."}
     folder = run.folder.parent/"evaluations"/"short"
     folder.mkdir(parents=True, exist_ok=True)
     (folder/"evaluation.json").write_text(json.dumps(found))
@@ -78,7 +83,7 @@ def test_the_way_into_production(run, tmp_path, capsys, monkeypatch):
     moola_promote(["artifacts/short", "--evaluation", str(e.folder)])
     said = capsys.readouterr().out
     assert "FAIL" not in said
-    assert said.count("  pass  ") == 12
+    assert said.count("  pass  ") == 13
     assert "artifacts/production holds short" in said
     production = tmp_path/"artifacts"/PRODUCTION
     assert sorted(p.name for p in production.iterdir()) == sorted([MODEL, ABOUT, CARD])
@@ -87,7 +92,7 @@ def test_the_way_into_production(run, tmp_path, capsys, monkeypatch):
     assert [f["name"] for f in about["features"]] == list(config.features)
     assert about["forced"] is None
     assert about["evaluation"]["scores"]["f1"] == {"words": "pooled bar F1", "value": .5, "low": .4, "high": .6, "chance": .15,
-                                                   "chance_words": "position prior"}
+                                                   "chance_words": "position prior", "over": True}
     data = (production/MODEL).read_bytes()
     assert about["model"] == {"file": MODEL, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     for f in production.iterdir(): assert str(tmp_path.parent).encode() not in f.read_bytes(), f.name
@@ -101,8 +106,12 @@ def test_the_way_into_production(run, tmp_path, capsys, monkeypatch):
 
 SPOILED = {
     "span F1 at 0.5 above 0.25": {"window_f1_half": (.45, .24)}, "separation above 0.12": {"separation": (.2, .11)},
-    "F1 above chance": {"f1": (.3, .14)}, "average precision above chance": {"average_precision": (.6, .15)}, "the guide's decision": {"f1": (.3, .19)},
+    "F1 above chance": {"f1": (.3, .14)}, "average precision above chance": {"average_precision": (.6, .15)}, "the guide's limit": {"f1": (.3, .19)},
 }
+
+
+def test_a_tie_with_a_rival_is_not_enough(run):
+    assert names(checklist(run, evaluation_of(run, decision="not better"))[0]) == ["better than every rival"]
 
 
 @pytest.mark.parametrize("name", SPOILED)
@@ -112,9 +121,10 @@ def test_a_lower_end_that_is_too_low(run, name): assert name in names(checklist(
 def test_a_score_without_an_interval_passes_nothing(run):
     none = {k: (float("nan"), float("nan")) for k in ("window_f1_half", "f1", "average_precision", "separation")}
     e = evaluation_of(run)
-    edit(e.folder/"evaluation.json", lambda d: [d["scores"]["model"][k].update(value=None, low=None, high=None) for k in none])
+    edit(e.folder/"evaluation.json", lambda d: [d[s][m][k].update(value=None, low=None, high=None)
+                                               for s, m in (("scores", "model"), ("differences", "position_prior")) for k in none])
     assert names(checklist(run, Evaluation(e.folder))[0]) == ["span F1 at 0.5 above 0.25", "separation above 0.12", "F1 above chance",
-                                                             "average precision above chance", "the guide's decision"]
+                                                             "average precision above chance", "the guide's limit"]
 
 
 def test_without_an_evaluation_the_test_windows_decide(run):
@@ -123,8 +133,8 @@ def test_without_an_evaluation_the_test_windows_decide(run):
     assert "the run's own 6 test windows" in evidence.words
     _, prob, target = run.predictions("test")
     assert evidence.scores["separation"].value == pytest.approx(prob[target].mean() - prob[~target].mean(), abs=1e-6)
-    assert evidence.scores["separation"].low < evidence.scores["separation"].value < evidence.scores["separation"].high
-    assert "the guide's decision" in names(checks)
+    assert np.isnan(evidence.scores["separation"].low), "six windows of two sessions have no interval"
+    assert "the guide's limit" in names(checks)
 
 
 def test_validation_windows_are_not_enough(trained, tmp_path):
@@ -197,7 +207,7 @@ def test_force_keeps_its_reason(run, tmp_path, capsys, monkeypatch):
     moola_promote(["artifacts/short", "--force", "first steps on a new market"])
     about = json.loads((default_model()/ABOUT).read_text())
     assert about["forced"]["reason"] == "first steps on a new market"
-    assert "the guide's decision" in about["forced"]["failed"]
+    assert "the guide's limit" in about["forced"]["failed"]
     card = (default_model()/CARD).read_text()
     assert card == model_card(about)
     assert card.index("first steps on a new market") < card.index("## Model details")
@@ -229,7 +239,7 @@ def test_rollback_goes_back_and_forth(run, tmp_path, capsys, monkeypatch):
     moola_promote(["--rollback"])
     assert [who(artifacts/p) for p in (PRODUCTION, PREVIOUS)] == ["three", "two"]
     (artifacts/PREVIOUS/MODEL).write_bytes(b"broken")
-    with pytest.raises(SystemExit, match="cannot be read as a checkpoint"): moola_promote(["--rollback"])
+    with pytest.raises(SystemExit, match="its sha256 differs"): moola_promote(["--rollback"])
     assert who(artifacts/PRODUCTION) == "three"
     shutil.rmtree(artifacts/PREVIOUS)
     with pytest.raises(SystemExit, match="holds no model"): moola_promote(["--rollback"])
@@ -329,7 +339,7 @@ def test_evidence_takes_the_highest_chance(run):
 
 
 def test_help_is_light():
-    code = "import sys, moola.promote as p; p.promote_parser().format_help(); print(*(m for m in ('torch','pandas','numba') if m in sys.modules))"
+    code = "import sys, moola.release.command as p; p.promote_parser().format_help(); print(*(m for m in ('torch','pandas','numba') if m in sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split() == []
 
 
@@ -350,3 +360,14 @@ def test_the_included_model(root):
     prob = predict_windows(windows.ohlc, Detector.load(folder, "cpu"))
     assert prob[windows.mask].mean() - prob[~windows.mask].mean() > .2
     assert len(scan(simulate_bars(2000, 3), Detector.load(folder, "cpu"), progress=False).spans) > 0
+
+
+def test_another_file_in_the_place_of_the_model(root, tmp_path):
+    "The model's sha256 stands in model.json."
+    for f in (root/"artifacts/production").iterdir(): (tmp_path/f.name).write_bytes(f.read_bytes())
+    Detector.load(tmp_path, "cpu")
+    c = torch.load(tmp_path/"model.pt", weights_only=True)
+    torch.save(c | dict(threshold=.5), tmp_path/"model.pt")
+    with pytest.raises(MoolaError, match="its sha256 differs"): Detector.load(tmp_path, "cpu")
+    (tmp_path/"model.json").write_text("{")
+    with pytest.raises(MoolaError, match="model.json is damaged"): Detector.load(tmp_path, "cpu")

@@ -1,4 +1,5 @@
 "The site builds without a warning, every page is found from the sidebar, and every link ends somewhere."
+import importlib.util
 import json
 import posixpath
 import re
@@ -16,38 +17,71 @@ def site(built):
     return {p.relative_to(folder).as_posix(): BeautifulSoup(p.read_text(), "html.parser") for p in folder.rglob("*.html")}
 
 
-def published(built):
-    "Page names as Quarto publishes them (`spans.html`) -> as they are built here (`03_spans.html`)."
+@pytest.fixture(scope="module")
+def notebooks(built):
+    "Page names as Quarto publishes them, such as `data/bars.html` -> the notebook below `nbs/`."
     names = {}
     for nb in (built/"_proc").rglob("*.ipynb"):
         front = "".join(json.loads(nb.read_text())["cells"][0]["source"])
         meta = next((m for m in yaml.safe_load_all(front) if isinstance(m, dict)), {}) if front.startswith("---") else {}
-        here = nb.relative_to(built/"_proc").with_suffix(".html")
-        names[str(here.with_name(meta.get("output-file", here.name)))] = str(here)
+        here = nb.relative_to(built/"_proc")
+        names[here.with_name(meta.get("output-file", here.stem + ".html")).as_posix()] = here.as_posix()
     return names
 
 
 def joined(page, path): return posixpath.normpath(posixpath.join(posixpath.dirname(page), unquote(path))) if path else page
 
 
-def test_site(site, built):
-    base = yaml.safe_load((built/"_quarto.yml").read_text())["website"]["site-url"].rstrip("/") + "/"
-    names, ids = published(built), {name: {t["id"] for t in page.find_all(id=True)} for name, page in site.items()}
-    assert set(names.values()) <= set(site)
+def test_site(site, built, notebooks):
+    "Pages are named as Quarto names them, each is in the sidebar once, and every link to a page of the site ends there, in this copy."
+    base = yaml.safe_load((built/"_quarto.yml").read_text())["website"]["site-url"].rstrip("/")
+    ids = {name: {t["id"] for t in page.find_all(id=True)} for name, page in site.items()}
+    assert set(notebooks) == set(site)
 
-    unlisted, lost = [], []
+    unlisted, lost, leave = [], [], []
     for name, page in site.items():
+        lost += [f"{name}: {t.get_text()} is a link of its own already" for t in page.select("a:has(> code)") if str(t.next_sibling or "").startswith("](")]
         listed = [joined(name, a["href"]) for a in page.select("#quarto-sidebar a.sidebar-link[href]")]
         if listed.count(name) != 1: unlisted.append(f"{name}: {listed.count(name)} times in the sidebar")
         for link in page.select("a[href], img[src]"):
             href = link.get("href", link.get("src"))
-            url = urlsplit(href.removeprefix(base) if href.startswith(base) else href)
+            url = urlsplit(href)
+            if href.startswith(base): leave.append(f"{name}: {href} leaves this copy of the site")
             if url.scheme or url.netloc: continue
-            if href.startswith(base): target = names.get(url.path or "index.html", href)
-            else: target = joined(name, url.path)
+            target = joined(name, url.path)
             known = target in site or (built/"_proc"/"_docs"/target).exists()
             if not known or (url.fragment and unquote(url.fragment) not in ids[target]): lost.append(f"{name}: {href}")
-    assert not unlisted + lost, "\n".join(unlisted + lost)
+    assert not unlisted + lost + leave, "\n".join(unlisted + lost + leave)
+
+
+QUARTO = """<html><head>
+<link href="https://cdn.jsdelivr.net/npm/katex@0.15.1/dist/katex.min.css" rel="stylesheet"/>
+<script src="https://cdn.jsdelivr.net/npm/katex@0.15.1/dist/katex.min.js"></script>
+<script src="https://elsewhere.example/widgets.js"></script>
+</head><body>
+<a href="https://moola.example/moola/data/bars.html#read">read</a> <a href="https://moola.example/moola/">start</a> <a href="https://moola.example/moolah">another</a>
+</body></html>"""
+
+
+def test_finish(root, tmp_path):
+    "What another program has rendered is finished too: its links, mathematics and fonts; what it loads beside is named."
+    spec = importlib.util.spec_from_file_location("build_site", root/".ci"/"site.py")
+    build_site = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(build_site)
+    (tmp_path/"data").mkdir()
+    (tmp_path/"site_libs").mkdir()
+    page, css = tmp_path/"data"/"windows.html", tmp_path/"site_libs"/"theme.css"
+    page.write_text(QUARTO)
+    css.write_text('@import url(https://fonts.googleapis.com/css2?family=Lato:ital,wght@0,400;1,400&display=swap);body{margin:0}')
+    elsewhere = build_site.finish(tmp_path, "https://moola.example/moola")
+    once = page.read_text()
+    found = BeautifulSoup(once, "html.parser")
+    assert [a["href"] for a in found.select("a")] == ["../data/bars.html#read", "../index.html", "https://moola.example/moolah"]
+    assert found.link["href"] == "../assets/katex/katex.min.css" and found.script["src"] == "../assets/katex/katex.min.js"
+    assert css.read_text() == "body{margin:0}"
+    assert elsewhere == ["data/windows.html loads https://elsewhere.example/widgets.js"]
+    build_site.finish(tmp_path, "https://moola.example/moola")
+    assert page.read_text() == once
 
 
 def test_signatures(site):
@@ -55,20 +89,20 @@ def test_signatures(site):
     assert [f"{name}: {code.text.strip()[:200]}" for name, page in site.items() for code in page.select("pre code") if "](http" in code.text] == []
 
 
-def test_source_links(site, built):
+def test_source_links(site, built, notebooks):
     "Every page links to its notebook, and everything that is documented to the line where it begins."
     repo = yaml.safe_load((built/"_quarto.yml").read_text())["website"]["repo-url"] + "/blob/main/"
     lost = []
     for name, page in site.items():
         links = {a["href"].removeprefix(repo): a for a in page.select(f'a[href^="{repo}"]')}
-        if f"nbs/{name.removesuffix('.html')}.ipynb" not in links: lost.append(f"{name} has no link to its notebook")
+        if f"nbs/{notebooks[name]}" not in links: lost.append(f"{name} has no link to its notebook")
         for href, a in links.items():
             file, _, line = href.partition("#L")
             if not (built/file).exists(): lost.append(f"{name}: {href}")
             if not line: continue
             about = a.find_next(["h2", "h3", "h4", "h5"]).text.strip().split(".")[-1]
             code = (built/file).read_text().splitlines()[int(line)-1:][:8]
-            if not any(re.match(rf"\s*(def|class) {about}\b", c) for c in code): lost.append(f"{name}: {href} is not {about}")
+            if not any(re.match(rf"\s*(def|class) (__)?{about}(__)?\b", c) for c in code): lost.append(f"{name}: {href} is not {about}")
     assert not lost, "\n".join(lost)
 
 

@@ -1,19 +1,16 @@
-"The site in a real browser, at the width of a desk and of a phone: pages, navigation, search, the dark theme."
+"The site in a real browser, at the width of a desk and of a phone: pages, navigation, search, the dark theme, and nothing from elsewhere."
 import functools
+import io
 import re
 import threading
 from collections import defaultdict
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from matplotlib.image import imread
 from playwright.sync_api import expect
 
 WIDTHS = dict(desk=dict(viewport=dict(width=1280, height=900)), phone=dict(viewport=dict(width=390, height=844), is_mobile=True, has_touch=True))
-# What the pages ask the network for: the themes' fonts, and KaTeX. The tests answer in its place.
-OUTSIDE = {
-    r"https://fonts\.googleapis\.com/css2.*": dict(body="", content_type="text/css"),
-    r"https://cdn\.jsdelivr\.net/npm/katex@.*\.css": dict(body="", content_type="text/css"),
-    r"https://cdn\.jsdelivr\.net/npm/katex@.*\.js": dict(body="", content_type="text/javascript")}
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -40,19 +37,13 @@ def pages(built):
 def width(request): return request.param
 
 
-def answered(answer):
-    "A handler that gives the same answer to everybody."
-    return lambda route: route.fulfill(**answer)
-
-
 @pytest.fixture
 def page(browser, address, width):
-    "A tab whose addresses are below that of the site; whatever goes wrong in it fails the test."
+    "A tab whose addresses are below that of the site, with no other host in reach; whatever goes wrong in it, asking elsewhere too, fails the test."
     context = browser.new_context(base_url=address, **WIDTHS[width])
     context.set_default_timeout(10_000)
     wrong, tab = [], context.new_page()
-    context.route(lambda url: not url.startswith(address), lambda route: wrong.append(f"{tab.url} asks for {route.request.url}") or route.abort())
-    for url, answer in OUTSIDE.items(): context.route(re.compile(url), answered(answer))
+    context.route(re.compile(f"^(?!{re.escape(address)})"), lambda route: wrong.append(f"{tab.url} asks for {route.request.url}") or route.abort())
     tab.on("console", lambda m: m.type in ("error", "warning") and wrong.append(f"{tab.url} says {m.text}"))
     tab.on("pageerror", lambda e: wrong.append(f"{tab.url} fails: {e}"))
     tab.on("requestfailed", lambda r: r.failure != "net::ERR_ABORTED" and wrong.append(f"{tab.url} does not get {r.url}: {r.failure}"))  # a page that is left
@@ -62,31 +53,73 @@ def page(browser, address, width):
     assert not wrong, "\n".join(wrong)
 
 
-LOOK = """async () => {
+LOOK = r"""async () => {
     const main = document.querySelector('main'), images = [...document.images];
     for (const o of images) { o.loading = 'eager'; await o.decode().catch(() => 0); }
+    await document.fonts.ready;
     const scrolls = o => { for (; o && o !== main; o = o.parentElement) if (/auto|scroll/.test(getComputedStyle(o).overflowX)) return true; };
-    const wide = [...main.querySelectorAll('*')].filter(o => o.getBoundingClientRect().right > innerWidth + 1 && !scrolls(o));
+    const hidden = 'svg *, .katex-mathml, .katex-mathml *', beyond = o => o.getBoundingClientRect().right > innerWidth + 1;
+    const wide = [...main.querySelectorAll('*')].filter(o => !o.matches(hidden) && beyond(o) && !scrolls(o));
+    const more = o => o.scrollWidth > o.clientWidth + 1 && /auto|scroll/.test(getComputedStyle(o).overflowX);
+    const secret = [...main.querySelectorAll('*')].filter(o => more(o) && !/gradient/.test(getComputedStyle(o).backgroundImage));
+    const formulas = [...main.querySelectorAll('.math')];
     return {title: main.querySelector('h1').innerText,
             broken: images.filter(o => !o.naturalWidth).length,
             small: images.filter(o => o.getBoundingClientRect().width < 200).length,
             beyond: document.documentElement.scrollWidth - innerWidth,
-            wide: wide.slice(0, 3).map(o => o.outerHTML.slice(0, 120))};
+            wide: wide.slice(0, 3).map(o => o.outerHTML.slice(0, 120)),
+            secret: secret.slice(0, 3).map(o => o.outerHTML.slice(0, 120)),
+            bare: formulas.filter(o => !o.querySelector('.katex-html') || o.querySelector('.katex-error')).length,
+            fonts: [...document.fonts].filter(f => f.status === 'loaded').map(f => f.family.replaceAll('"', ''))};
 }"""
 
 
 def test_every_page(page, pages):
-    "Every page has a title, every figure is there and large enough to be read, and nothing is wider than the screen."
-    wrong = defaultdict(list)
+    "Every page has a title and its fonts, figures large enough to be read and formulas set; nothing is wider than the screen, and what scrolls shows it."
+    wrong, mathematics = defaultdict(list), 0
     for name in pages:
-        page.goto(name)
+        page.goto(name, wait_until="domcontentloaded")  # figures and fonts are waited for in LOOK
         seen = page.evaluate(LOOK)
+        mathematics += "KaTeX_Main" in seen["fonts"]
         if not seen["title"].strip(): wrong[name].append("has no title")
         for what in ("broken", "small"):
             if seen[what]: wrong[name].append(f"has {seen[what]} figures that are {what}")
         if seen["beyond"] > 0: wrong[name].append(f"is {seen['beyond']} pixels wider than the screen")
         if seen["wide"]: wrong[name].append(f"reaches beyond the screen: {seen['wide']}")
+        if seen["secret"]: wrong[name].append(f"scrolls without a sign: {seen['secret']}")
+        if seen["bare"]: wrong[name].append(f"has {seen['bare']} formulas that are not set")
+        for font in {"Source Sans 3", "JetBrains Mono"} - set(seen["fonts"]): wrong[name].append(f"isn't set in {font}")
     assert not wrong, "\n".join(f"{name} {what}" for name, all in wrong.items() for what in all)
+    assert mathematics > 3
+
+
+def shade(locator):
+    "Pixels of a picture of an element, (height, width) in [0, 1], 1 is white."
+    return imread(io.BytesIO(locator.screenshot(animations="disabled")))[..., :3].mean(-1)
+
+
+def edge(box): return shade(box)[-12:-4, -4:-2].mean()  # the right edge, below a table's last row
+
+
+def test_scrolling_shows(page, width):
+    "A table that goes on to the right has a shadow there, until its end has come."
+    page.goto("experiments.html")
+    boxes = page.locator(".cell-output-display:has(table)")
+    more = [b for b in boxes.all() if b.evaluate("o => o.scrollWidth > o.clientWidth + 40")]
+    assert more or width == "desk"
+    for box in more[:2]:
+        assert edge(box) < .9
+        box.evaluate("o => o.scrollLeft = o.scrollWidth")
+        assert edge(box) > .97
+
+
+def test_first_code(page, width):
+    "On a desk, the first code of the landing page is seen whole."
+    page.goto("index.html")
+    first = page.locator("main pre code").first
+    expect(first).to_be_visible()
+    cut = first.evaluate("o => o.parentElement.scrollWidth - o.parentElement.clientWidth")
+    assert cut <= 0 or width == "phone"
 
 
 def test_navigation(page, width):
@@ -96,22 +129,35 @@ def test_navigation(page, width):
     if width == "phone":
         expect(sidebar).not_to_be_in_viewport()
         page.locator(".quarto-btn-toggle:visible").first.click()
-    sidebar.get_by_role("link", name="spans", exact=True).click()
+    while (closed := sidebar.locator(".sidebar-item-toggle.collapsed")).count(): closed.first.evaluate("o => o.click()"); page.wait_for_timeout(400)
+    sidebar.get_by_role("link", name="Spans", exact=True).click()
     title = page.get_by_role("heading", level=1)
-    expect(title).to_have_text("spans")
-    expect(page.locator("#quarto-sidebar a.sidebar-link.active")).to_have_text("spans")
+    expect(title).to_have_text("Spans")
+    expect(page.locator("#quarto-sidebar a.sidebar-link.active")).to_have_text("Spans")
     page.locator(".nav-page-next a").click()
-    expect(title).to_have_text("windows")
+    expect(title).to_have_text("Labelled windows")
+
+
+def test_stays(page, address, width):
+    "A link to a function leads to a page of this copy of the site."
+    page.goto("index.html")
+    page.locator("main a:has(> code)").first.click()
+    page.wait_for_url(re.compile(re.escape(address) + r"(?!index)"))
+    expect(page.get_by_role("heading", level=1)).to_be_visible()
+
+
+def search_box(page, width):
+    if width == "phone": page.locator(".navbar-toggler").click()
+    return page.locator(".smalldocs-search input:visible").first
 
 
 def test_search(page, width):
     "A function is found by its name and a topic by its words; the keyboard opens what was found."
     page.goto("index.html")
-    if width == "phone": page.locator(".navbar-toggler").click()
-    box = page.locator(".smalldocs-search input:visible").first
+    box = search_box(page, width)
     box.fill("hindsight_spans")
     found = page.locator("a.search-result:visible")
-    expect(found.first).to_have_attribute("href", re.compile("label.html"))
+    expect(found.first).to_have_attribute("href", re.compile("labels/rule.html"))
     box.fill("embargo")
     expect(found.filter(has_text="splits").first).to_be_visible()
     box.press("ArrowDown")
@@ -121,16 +167,81 @@ def test_search(page, width):
     expect(page.get_by_role("heading", level=1)).to_be_visible()
 
 
+def test_from_disk(browser, built):
+    "A copy of the site works as files too: links to functions, mathematics and the search."
+    tab = browser.new_page()
+    tab.set_default_timeout(10_000)
+    docs, missed = (built/"_proc"/"_docs").as_uri(), []
+    tab.on("requestfailed", lambda r: missed.append(r.url))
+    tab.goto(f"{docs}/index.html")
+    tab.locator("main a:has(> code)").first.click()
+    tab.wait_for_url(re.compile(re.escape(docs) + r"/(?!index)"))
+    tab.locator(".smalldocs-search input:visible").first.fill("losses")
+    tab.locator("a.search-result:visible").first.click()
+    expect(tab.get_by_role("heading", level=1)).to_have_text("Losses")
+    expect(tab.locator(".math .katex-html").first).to_be_visible()
+    tab.close()
+    assert missed == []
+
+
+FIRST = """async () => {
+    const index = await (await fetch('search.json')).json(), norm = s => s.trim().toLowerCase();
+    const fuse = new Fuse(index, {keys: [{name: 'title', weight: 2}, {name: 'section', weight: 2}, {name: 'text', weight: 1}],
+                                  ignoreLocation: true, threshold: .3, minMatchCharLength: 2});
+    const titles = index.filter(e => !e.section && e.title.length > 1).map(e => e.title);
+    const firsts = titles.map(t => [t, fuse.search(t, {limit: 20})[0].item]);
+    return firsts.filter(([t, e]) => norm(e.title) !== norm(t) || e.section).map(([t, e]) => [t, e.href]);
+}"""
+
+
+def test_search_titles(page, width):
+    "Whoever types a page's title finds that page first."
+    page.goto("index.html")
+    if width == "desk": assert page.evaluate(FIRST) == []
+    search_box(page, width).fill("labelled windows")
+    expect(page.locator("a.search-result:visible").first).to_have_attribute("href", re.compile(r"windows\.html$"))
+
+
+# Contrast of an element's words against the nearest background, as WCAG 2 counts it.
+CONTRAST = """o => {
+    const rgb = s => s.match(/[0-9.]+/g).map(Number), light = c => c.slice(0, 3).map(v => (v /= 255) <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4);
+    const lum = c => { const [r, g, b] = light(c); return .2126 * r + .7152 * g + .0722 * b; };
+    let under = o;
+    while (under && (rgb(getComputedStyle(under).backgroundColor)[3] ?? 1) < .9) under = under.parentElement;
+    const [a, b] = [lum(rgb(getComputedStyle(o).color)), lum(rgb(getComputedStyle(under || document.body).backgroundColor))];
+    return (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_words_can_be_read(page, width, scheme):
+    "Words stand out from what is under them, 4.5 to 1 at least: in what the search finds, in the sidebars, in code, tables and text."
+    page.emulate_media(color_scheme=scheme)
+    page.goto("experiments.html")
+    page.wait_for_function("dark => document.documentElement.classList.contains('quarto-dark') === dark", arg=scheme == "dark")
+    for words in ("main p", "main h2", "main td", "main thead th", "main p a", "main p code"):
+        assert page.locator(words).first.evaluate(CONTRAST) >= 4.5, words
+    search_box(page, width).fill("windows")
+    expect(page.locator(".search-result-text:visible").first).to_be_visible()
+    for part in ("title", "section", "text"):
+        assert page.locator(f".search-result-{part}:visible").first.evaluate(CONTRAST) >= 4.5, part
+    mark = page.locator(".search-result-text mark:visible").first
+    assert mark.evaluate(CONTRAST) >= 4.5
+
+
 SHADES = "o => getComputedStyle(document.body)[o].match(/[0-9.]+/g).slice(0, 3).map(Number).reduce((a, b) => a + b) / 765"
 
 
 def test_dark(page, width):
-    "The toggle makes the page dark, with light words, and the next page stays dark."
+    "The toggle makes the page dark, with light words and dark figures, and the next page stays dark."
     page.goto("index.html")
     assert page.evaluate(SHADES, "backgroundColor") > .9
+    assert shade(page.locator("main .cell-output img").first).mean() > .8
     if width == "phone": page.locator(".navbar-toggler").click()
     page.locator(".quarto-color-scheme-toggle:visible").first.click()
     for name in ("index.html", "experiments.html"):
         page.goto(name)
         page.wait_for_function("document.documentElement.classList.contains('quarto-dark')")
         assert page.evaluate(SHADES, "backgroundColor") < .2 and page.evaluate(SHADES, "color") > .6
+        figure = page.locator("main .cell-output img").first
+        assert figure.evaluate("o => o.decode().then(() => o.naturalWidth)") and shade(figure).mean() < .35

@@ -2,8 +2,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -11,32 +9,28 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import start
 
-from moola.checkpoint import load_checkpoint, model_from_checkpoint
-from moola.errors import MoolaError
-from moola.runs import TABLES, Run
-from moola.splits import split_folds, split_windows
-from moola.training import fit
-from moola.variants import VARIANTS, make_config
-from moola.windows import read_windows, simulate_windows, write_windows
+from moola.core.config import VARIANTS, make_config
+from moola.core.errors import MoolaError
+from moola.data.plant import simulate_windows
+from moola.data.splits import split_folds, split_windows
+from moola.data.windows import read_windows, write_windows
+from moola.models.checkpoint import load_checkpoint, model_from_checkpoint
+from moola.training import fit as loop
+from moola.training.command import moola_train
+from moola.training.fit import fit
+from moola.training.run import TABLES, Run
 
-BIN = Path(sys.executable).parent
 STATS = ["mean", "std", "min", "max", "median"]
-TINY = dict(variant="position_encoding", n_windows=40, device="cpu", progress=False)
+TINY = dict(variant="position_encoding", n_windows=40, hidden=16, device="cpu", progress=False)
 
 
 def tiny(folder, **params): return make_config(**(TINY | dict(epochs=2, output=str(folder)) | params))
 def numbers(folder): return pd.read_csv(Path(folder)/"epoch_metrics.csv").drop(columns="epoch_time")
 
 
-def start(*command, cwd, **kw):
-    "Start a command as a terminal does: in a process group of its own, so that Ctrl-C reaches all of it."
-    env = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}
-    return subprocess.Popen([BIN/command[0], *map(str, command[1:])], cwd=cwd, env=env, text=True, start_new_session=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, **kw)
-
-
-def wait_for_epochs(folder, n, process, seconds=120):
+def wait_for_epochs(folder, n, process, seconds=300):
     "Wait until a run has written `n` epochs."
     table = Path(folder)/"epoch_metrics.csv"
     for _ in range(int(seconds*10)):
@@ -81,7 +75,7 @@ def test_run_folder(variant, tmp_path):
     best = load_checkpoint(run.folder/"best_model.pt")
     windows = simulate_windows(40, run.config.data_seed)
     split = split_windows(windows)
-    from moola.training import to_tensors
+    from moola.training.trainer import to_tensors
     x, _ = to_tensors(windows[split.valid], run.config, torch.device("cpu"))
     with torch.no_grad(): prob = model_from_checkpoint(best)(x[:len(split.valid)])["span"].sigmoid().numpy()
     ids, stored, target = run.predictions()
@@ -106,7 +100,7 @@ def test_killed_and_resumed(tmp_path):
     "A run killed in mid-epoch has all its epochs, and resumed it ends as if nothing had happened."
     whole, killed = tmp_path/"whole", tmp_path/"killed"
     fit(tiny(whole, epochs=60))
-    code = f"from moola.training import fit; from moola.variants import make_config; fit(make_config(**{TINY | dict(epochs=60, output=str(killed))!r}))"
+    code = f"from moola.training.fit import fit; from moola.core.config import make_config; fit(make_config(**{TINY | dict(epochs=60, output=str(killed))!r}))"
     p = start("python", "-c", code, cwd=tmp_path)
     wait_for_epochs(killed, 3, p)
     os.killpg(p.pid, signal.SIGKILL)
@@ -128,13 +122,13 @@ def test_interrupted(command, tmp_path, root):
     "Ctrl-C leaves a folder that is complete up to there, and a non-zero exit."
     out = tmp_path/"stopped"
     out.mkdir()
-    params = dict(n_windows=40, epochs=5000, device="cpu", output=out)
+    params = dict(n_windows=40, epochs=5000, hidden=16, device="cpu", output=out)
     if command == "papermill": words = [root/"nbs/train.ipynb", out/"train.ipynb", *(w for k, v in params.items() for w in ("-p", k, v))]
     else: words = [w for k, v in params.items() for w in (f"--{k}", v)]
     p = start(command, *words, cwd=tmp_path)
     wait_for_epochs(out, 2, p)
     os.killpg(p.pid, signal.SIGINT)
-    p.communicate(timeout=60)
+    p.communicate(timeout=200)
     assert p.returncode != 0
     run = Run(out)
     assert run.metadata["status"] == "interrupted"
@@ -146,32 +140,53 @@ def test_interrupted(command, tmp_path, root):
 
 @pytest.mark.parametrize("command", ["moola_train", "papermill"])
 def test_lines_are_seen_live(command, tmp_path, root):
-    "Each epoch's line is on the terminal when the epoch ends, and the last line of the run is the guide's."
-    out = tmp_path/"live"
+    "Each epoch's line is on the terminal when the epoch ends, and the last line of the run is the guide's. Its options are too."
+    out, data = tmp_path/"live", tmp_path/"train_latest.parquet"
     out.mkdir()
-    if command == "papermill": words = [root/"nbs/train.ipynb", out/"train.ipynb", "-p", "n_windows", 24, "-p", "epochs", 30, "-p", "device", "cpu"]
-    else: words = ["--n-windows", 24, "--epochs", 30, "--output", out, "--device", "cpu"]
+    write_windows(simulate_windows(24, 3), data)
+    if command == "papermill": words = [root/"nbs/train.ipynb", out/"train.ipynb", *f"-p n_windows 24 -p hidden 16 -p epochs 30 -p lr 1e-3 -p device cpu -p data {data}".split()]
+    else: words = f"--data {data} --output {out} --epochs 30 --batch-size 32 --lr 1e-3 --device cpu --seed 42 --hidden 16".split()
     p = start(command, *words, cwd=tmp_path)
     for line in p.stdout:
         if line.startswith("Epoch 1/30: train_loss="): break
     assert not (out/"predictions.parquet").exists(), "the first line came when the run was over"
     rest = [line for line in p.stdout.read().splitlines() if line.strip()]
-    p.communicate(timeout=60)
+    p.communicate(timeout=200)
     assert p.returncode == 0
     assert rest[-1].startswith("Epoch 30/30: train_loss=") and ", span_F1=" in rest[-1] and ", R=" in rest[-1]
     text = (out/"train.ipynb").read_text()
     assert "Epoch 17/30" in text and text.count("image/png") == 4
+    config = Run(out).config
+    assert (config.data, config.epochs, config.batch_size, config.lr, config.device, config.seed) == (str(data), 30, 32, 1e-3, "cpu", 42)
 
 
 WRONG = {"unknown variant 'best'": dict(variant="best"),
          "unknown parameter 'epoch': did you mean 'epochs'": dict(epoch=3),
          "parameter epochs should be a valid integer, not 'ten'": dict(epochs="ten"),
-         "parameter resume should be a valid boolean, not 'false'": dict(resume="false"),
+         "parameter resume should be a valid boolean, not 'maybe'": dict(resume="maybe"),
          "there is no file no.parquet": dict(data="no.parquet"),
          "sees no CUDA GPU": dict(device="cuda")}
 
 
+def begin(root, **params):
+    "The notebook's cells up to the training, with these parameters after its own, as papermill puts them."
+    cells = ["".join(c["source"]) for c in json.loads((root/"nbs/train.ipynb").read_text())["cells"] if c["cell_type"] == "code"]
+    names = {}
+    for cell in cells[:1+next(i for i, c in enumerate(cells) if c.startswith("run = fit("))]:
+        exec(cell.replace("%matplotlib inline", ""), names)
+        if cell.startswith("variant = "): names |= params
+
+
 @pytest.mark.parametrize("sentence", WRONG)
+def test_wrong_parameters_in_the_notebook(sentence, tmp_path, root, monkeypatch):
+    "Each is one sentence, and no run is begun."
+    if "CUDA" in sentence and torch.cuda.is_available(): pytest.skip("there is a CUDA GPU")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(MoolaError, match=f"(?i){sentence}"): begin(root, **WRONG[sentence], output=str(tmp_path/"run"))
+    assert not (tmp_path/"run").exists()
+
+
+@pytest.mark.parametrize("sentence", list(WRONG)[::5])
 def test_wrong_parameters_under_papermill(sentence, tmp_path, root):
     "papermill ends with the one sentence and a non-zero exit, and no run is begun."
     if "CUDA" in sentence and torch.cuda.is_available(): pytest.skip("there is a CUDA GPU")
@@ -185,40 +200,29 @@ def test_wrong_parameters_under_papermill(sentence, tmp_path, root):
 
 
 @pytest.mark.parametrize("sentence", WRONG)
-def test_wrong_options(sentence, tmp_path):
+def test_wrong_options(sentence, tmp_path, capfd):
     "The command answers with one line and a non-zero exit, and no run is begun."
     if "CUDA" in sentence and torch.cuda.is_available(): pytest.skip("there is a CUDA GPU")
     (name, value), = WRONG[sentence].items()
-    p = start("moola_train", f"--{name}", value, "--output", tmp_path/"run", cwd=tmp_path)
-    out, err = p.communicate(timeout=120)
-    assert p.returncode != 0
+    with pytest.raises(SystemExit) as e: moola_train([f"--{name}", str(value), "--output", str(tmp_path/"run")])
+    out, err = capfd.readouterr()
+    err = e.value.code if isinstance(e.value.code, str) else err   # Python prints it, and exits with 1
     if name != "epoch": assert err.startswith("moola_train: ") and sentence in err
-    else: assert "unrecognized arguments: --epoch" in err
+    else: assert e.value.code == 2 and "unrecognized arguments: --epoch" in err
     assert len(err.splitlines()) == 1 and out == ""
-    assert {f.name for f in (tmp_path/"run").glob("*")} <= {"train.ipynb"}
+    assert not (tmp_path/"run").exists()
 
 
-def test_guide_options(tmp_path):
-    "The guide's command line works as it stands."
-    data = tmp_path/"train_latest.parquet"
-    write_windows(simulate_windows(30, 3), data)
-    p = start("moola_train", *f"--data {data} --output {tmp_path}/v1 --epochs 2 --batch-size 32 --lr 1e-3 --device cpu --seed 42".split(), cwd=tmp_path)
-    p.communicate(timeout=120)
-    assert p.returncode == 0
-    config = Run(tmp_path/"v1").config
-    assert (config.data, config.epochs, config.batch_size, config.lr, config.device, config.seed) == (str(data), 2, 32, 1e-3, "cpu", 42)
-
-
-def test_default_folder_is_never_reused(tmp_path):
+def test_default_folder_is_never_reused(tmp_path, monkeypatch):
     "A second run goes to a numbered folder, and an existing one is refused unless told otherwise."
     (tmp_path/"settings.ini").touch()
-    for name in ("stones_only", "stones_only-2"):
-        p = start("moola_train", *"--variant stones_only --n-windows 24 --epochs 1 --progress False --device cpu".split(), cwd=tmp_path)
-        p.communicate(timeout=120)
-        assert p.returncode == 0 and Run(tmp_path/"artifacts"/name).metadata["status"] == "finished"
+    monkeypatch.chdir(tmp_path)
+    assert fit(tiny("", variant="stones_only", n_windows=24)).folder == tmp_path/"artifacts/stones_only"
+    p = start("moola_train", *"--variant stones_only --n-windows 24 --epochs 1 --progress False --device cpu".split(), cwd=tmp_path)
+    p.communicate(timeout=120)
+    assert p.returncode == 0 and Run(tmp_path/"artifacts/stones_only-2").metadata["status"] == "finished"
     before = (tmp_path/"artifacts/stones_only/epoch_metrics.csv").read_text()
-    p = start("moola_train", "--output", tmp_path/"artifacts/stones_only", "--epochs", 3, "--n-windows", 24, cwd=tmp_path)
-    assert "already holds a run" in p.communicate(timeout=60)[1] and p.returncode != 0
+    with pytest.raises(SystemExit, match="already holds a run"): moola_train(f"--output {tmp_path}/artifacts/stones_only --epochs 3 --n-windows 24".split())
     assert (tmp_path/"artifacts/stones_only/epoch_metrics.csv").read_text() == before
     fit(tiny(tmp_path/"artifacts/stones_only", variant="stones_only", epochs=3, overwrite=True))
     assert len(Run(tmp_path/"artifacts/stones_only").epochs) == 3
@@ -226,22 +230,20 @@ def test_default_folder_is_never_reused(tmp_path):
 
 def test_out_of_memory_names_a_batch_size(tmp_path, monkeypatch):
     "Where memory runs out the message says which batch size to try, and the folder says that the run failed."
-    from moola.training import Trainer
-    def step(self, rows, weight): raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
-    monkeypatch.setattr(Trainer, "step", step)
+    def step(trainer, rows, weight): raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
+    monkeypatch.setattr(loop, "train_step", step)
     with pytest.raises(MoolaError, match="at batch_size 32: try batch_size 16"): fit(tiny(tmp_path/"run"))
     assert Run(tmp_path/"run").metadata["status"] == "failed"
 
 
 def test_loss_that_is_not_finite(tmp_path, monkeypatch):
     "Training stops at the step, says what to do, and keeps the best model of the epochs before."
-    from moola.training import Trainer
-    step, calls = Trainer.step, []
-    def broken(self, rows, weight):
-        losses, prob = step(self, rows, weight)
+    step, calls = loop.train_step, []
+    def broken(trainer, rows, weight):
+        losses, prob = step(trainer, rows, weight)
         calls.append(1)
         return (losses*float("nan") if len(calls) == 4 else losses), prob
-    monkeypatch.setattr(Trainer, "step", broken)
+    monkeypatch.setattr(loop, "train_step", broken)
     with pytest.raises(MoolaError, match=r"not finite at epoch 4, step 1 of 1: lower lr \(now 0.001\) or set max_grad_norm=1.0"):
         fit(tiny(tmp_path/"run", epochs=9))
     run = Run(tmp_path/"run")
@@ -300,7 +302,7 @@ def test_parameters_cell_is_the_config(root):
 
     from fastcore.docments import docments
 
-    from moola.variants import TrainConfig
+    from moola.core.config import TrainConfig
     nb = json.loads((root/"nbs/train.ipynb").read_text())
     cell, = [c for c in nb["cells"] if "parameters" in c["metadata"].get("tags", [])]
     docs, config = docments(TrainConfig), make_config()

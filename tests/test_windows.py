@@ -6,17 +6,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moola.bars import SESSION, W, simulate_bars
-from moola.errors import MoolaError
-from moola.windows import LABELS, Windows, read_windows, simulate_windows, window_targets, write_windows
+from moola.core.errors import MoolaError
+from moola.core.names import LABELS, W
+from moola.data.plant import simulate_windows
+from moola.data.simulate import SESSION, simulate_bars
+from moola.data.windows import Windows, join_windows, read_windows, window_targets, write_windows
 
-SIM_12 = '927177b0587ea3bcff59ee5b2adea43bdfc8e752e05810cfb9366d45a3714d11'   # simulate_windows(12, seed=1)
+SIM_12 = '927177b0587ea3bcff59ee5b2adea43bdfc8e752e05810cfb9366d45a3714d11'   # simulate_windows(12, seed=1, version=1)
 SIM_174 = '24a37923c65b6adaed7f79422dd4ac7d95552edb36f0d2bc199fd542641afa91'  # simulate_windows()
 REAL_174 = '0fbfce6cbc44ab614c86223bed116454d99fecdd6b9c89130dc0f8b6b90b5b30'  # windows_174.parquet
 
 
 @pytest.fixture(scope='module')
-def sim(): return simulate_windows(12, seed=1)
+def sim(): return simulate_windows(12, seed=1, version=1)
 
 
 @pytest.fixture
@@ -165,8 +167,9 @@ def test_writing_is_careful(sim, tmp_path):
     assert len(read_windows(path)) == 3
     with pytest.raises(MoolaError, match='There is no folder'): write_windows(sim, tmp_path / 'none' / 'w.parquet')
     bare = Windows(sim.ids, sim.ohlc, sim.rows.iloc[2:].reset_index(drop=True), sim.window[2:])
-    with pytest.raises(MoolaError, match='2 of 12 windows have no span and cannot be written: sim00, sim01'): write_windows(bare, tmp_path / 'v.parquet')
-    assert [p.name for p in tmp_path.iterdir()] == ['w.parquet']
+    again = read_windows(write_windows(bare, tmp_path / 'v.parquet'))
+    assert again.ids.tolist() == bare.ids.tolist() and [len(s) for s in again.spans][:3] == [0, 0, 1] and again.fingerprint == bare.fingerprint
+    assert sorted(p.name for p in tmp_path.iterdir()) == ['v.parquet', 'w.parquet']
 
 
 def test_windows_without_spans(sim):
@@ -202,7 +205,7 @@ def test_indexing(sim_index):
 _cache = []
 def simulate_windows_cached():
     if not _cache:
-        w = simulate_windows(12, seed=1)
+        w = simulate_windows(12, seed=1, version=1)
         more = w.rows.iloc[[2, 7, 7]].assign(expansion_start=[1, 96, 90], expansion_end=[3, 99, 92])
         _cache.append(Windows(w.ids, w.ohlc, pd.concat([more, w.rows], ignore_index=True), np.r_[[2, 7, 7], w.window]))
     return _cache[0]
@@ -232,7 +235,7 @@ def test_repr_says_simulated(sim, real):
 
 def test_simulation_is_pinned(sim):
     assert sim.fingerprint == SIM_12
-    assert simulate_windows().fingerprint == SIM_174
+    assert simulate_windows(version=1).fingerprint == SIM_174
 
 
 @pytest.mark.parametrize('n, seed', [(1, 0), (7, 3), (174, 7), (174, 42), (1000, 5)])
@@ -247,7 +250,7 @@ def test_simulated_windows_are_valid(n, seed, tmp_path):
 
 @pytest.mark.parametrize('seed', range(6))
 def test_label_statistics(seed):
-    w = simulate_windows(174, seed)
+    w = simulate_windows(174, seed, version=1)
     start, end = (np.array([s[0, i] for s in w.spans]) for i in (0, 1))
     assert abs(w.mask.mean() - .071) < .001
     assert abs(np.median(end - start) - 5) <= 1 and 6.5 < (end - start).mean() < 7.55
@@ -257,7 +260,7 @@ def test_label_statistics(seed):
 
 
 def test_position_knows_little():
-    w = simulate_windows(1500, seed=1)
+    w = simulate_windows(1500, seed=1, version=1)
     train, test = w.mask[:1000], w.mask[1000:]
     common = train.mean(0) > train.mean()
     guess = np.broadcast_to(common, test.shape)
@@ -268,3 +271,50 @@ def test_bars_and_windows_share_one_market():
     bars, w = simulate_bars(20 * SESSION, seed=1), simulate_windows(120, seed=1)
     width = lambda ohlc: np.log(ohlc[..., 1] / ohlc[..., 2]).mean()
     assert .8 < width(w.ohlc) / width(bars[['open', 'high', 'low', 'close']].to_numpy()) < 1.3
+
+
+# What files hold beside labels
+
+@pytest.mark.parametrize("column", ["window_id", "timestamp"])
+def test_an_index_is_read_as_a_column(frame, tmp_path, column):
+    frame.set_index(column).to_parquet(tmp_path / "i.parquet")
+    w = read_windows(tmp_path / "i.parquet")
+    assert (w.ids == frame.window_id).all() and (w.timestamp == frame.timestamp.to_numpy()).all()
+
+
+def test_a_row_without_an_expansion_is_background(frame, tmp_path):
+    "Such a window has no span, keeps its time and its own columns, and comes back as it was."
+    f = frame.assign(note=[f"n{i}" for i in range(len(frame))]).astype(dict(expansion_start="Int64", expansion_end="Int64"))
+    f.loc[[2, 7], ["expansion_start", "expansion_end", "label"]] = None
+    w = read_back(f, tmp_path)
+    assert (w.ids == frame.window_id).all() and [i for i, s in enumerate(w.spans) if not len(s)] == [2, 7]
+    assert (w.window_type[[2, 7]] == -1).all() and not w.mask[[2, 7]].any() and (w.timestamp == frame.timestamp.to_numpy()).all()
+    again = read_windows(write_windows(w, tmp_path / "again.parquet"))
+    assert again.fingerprint == w.fingerprint and again.background.note.tolist() == ["n2", "n7"]
+    assert pd.read_parquet(tmp_path / "again.parquet").note.tolist() == f.note.tolist()
+    assert join_windows([w, w]).timestamp[14] == w.timestamp[2] and w[[7, 1]].background.note.tolist() == ["n7"]
+
+
+def test_labels_that_share_a_bar_are_one_span(frame, tmp_path):
+    "Two labels of one surge: a perfect answer marks one run, so there is one span to find."
+    f = pd.concat([frame, frame.iloc[[4]].assign(window_id="twin", expansion_start=frame.expansion_start[4] + 1)], ignore_index=True)
+    w, plain = read_back(f, tmp_path), read_back(frame, tmp_path)
+    assert w.spans[4].tolist() == plain.spans[4].tolist() and len(w.rows) == len(frame) + 1 and w.fingerprint != plain.fingerprint
+
+
+ODD = {"far future": (lambda f: f.assign(timestamp=[*f.timestamp.astype(str)[:-1], "2999-01-01"]), "timestamp outside the years 1900 to 2200: row 11|cannot be read: row 11"),
+       "numbers": (lambda f: f.assign(timestamp=np.r_[np.inf, np.ones(len(f) - 1)]), "a number instead of a timestamp: row 0"),
+       "times as prices": (lambda f: f.assign(features=[[[pd.Timestamp("2024-01-01")] * 4] * 105] * len(f)), "features hold prices that are not numbers"),
+       "yes and no": (lambda f: f.assign(expansion_start=True), "expansion_start that is not a whole number: row 0"),
+       "lengths of time": (lambda f: f.assign(expansion_end=pd.to_timedelta(50, unit="s")), "expansion_end that is not a whole number: row 0")}
+
+
+@pytest.mark.parametrize("case", ODD)
+def test_odd_columns_are_named(frame, tmp_path, case):
+    spoil, message = ODD[case]
+    with pytest.raises(MoolaError, match=message): read_back(spoil(frame), tmp_path)
+
+
+def test_a_table_of_text_names_the_right_command(tmp_path):
+    (tmp_path / "bars.csv").write_text("timestamp,open\n")
+    with pytest.raises(MoolaError, match="bars.csv is a table of text.*moola_predict"): read_windows(tmp_path / "bars.csv")

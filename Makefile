@@ -13,7 +13,7 @@ READY := $(VENV)/.moola-ready
 PIP   := $(BIN)/python -m pip --disable-pip-version-check -qq install
 
 .DEFAULT_GOAL := help
-.PHONY: help venv train test site readme bench clean
+.PHONY: help venv train test site readme pages bench clean
 
 help:  ## Show these lines
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s%s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -24,18 +24,25 @@ venv: $(READY)  ## Make .venv, with moola and all that it is developed with
 
 train: $(READY)  ## Train VARIANT into a new folder under artifacts/, through papermill
 	@$(BIN)/moola_train --variant $(VARIANT) $(ARGS)
+	@$(BIN)/python .ci/reached.py $(VARIANT)
 
-test: $(READY)  ## Run every notebook's tests, then pytest, which also checks the notebooks, the site and the wheel
-	@echo "Testing the notebooks"
-	@OMP_NUM_THREADS=1 PATH="$(CURDIR)/$(BIN):$$PATH" nbdev_test --timing
-	@echo "Testing the project"
-	@PATH="$(CURDIR)/$(BIN):$$PATH" python -m pytest -q tests $(ARGS)
+# Both at once, two processes each: together they keep two cores busy to the end. What pytest prints comes last, and either one's failure counts.
+test: $(READY)  ## Run every notebook's tests beside pytest, which also checks the notebooks, the site and the wheel
+	@echo "Testing the notebooks and, beside them, the project, whose report comes last"
+	@export OMP_NUM_THREADS=1 PATH="$(CURDIR)/$(BIN):$$PATH"; log=$$(mktemp); trap 'rm -f "$$log"' EXIT; \
+	python -m pytest -q -n 2 --dist loadfile --durations=12 tests $(ARGS) >"$$log" 2>&1 & project=$$!; trap 'kill $$project; exit 130' INT TERM; \
+	nbdev_test --timing --n_workers 2; notebooks=$$?; wait $$project; failed=$$?; cat "$$log"; \
+	[ $$notebooks -eq 0 ] || { echo "The notebooks' tests failed: see above." >&2; exit $$notebooks; }; exit $$failed
 
 site: $(READY)  ## Build the site into _proc/_docs
 	@$(BIN)/python .ci/site.py
 
 readme: $(READY)  ## Write README.md from nbs/index.ipynb
 	@$(BIN)/python .ci/readme.py
+
+pages: $(READY)  ## Run every page, store what it shows, and write README.md: about half an hour
+	@OMP_NUM_THREADS=1 PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python .ci/pages.py --workers 2 $(ARGS)
+	@$(if $(ARGS),true,$(BIN)/python .ci/commands.py)
 
 bench: $(READY)  ## Time the feature pass, training, a scan, a stream and the explorer
 	@for script in features training cpu_step many scan stream explore; do $(BIN)/python benchmarks/$$script.py || exit 1; done

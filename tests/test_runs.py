@@ -158,11 +158,11 @@ def test_run_lies_beside_its_notebook(output, more, tmp_path, root):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_signals_close_a_run(number, tmp_path):
     "A signal to the command alone stops its kernel too, and the run is closed; under nohup SIGHUP stops nothing."
-    hup = signal.signal(signal.SIGHUP, signal.SIG_IGN) if number == signal.SIGTERM else None   # inherited, as from nohup
+    hup = signal.signal(signal.SIGHUP, signal.SIG_IGN if number == signal.SIGTERM else signal.SIG_DFL)   # inherited: ignored below nohup
     p = start("moola_train", "--output", tmp_path/"run", "--variant", "stones_only", "--n-windows", 24, "--hidden", 8, "--epochs", 5000, "--device", "cpu", cwd=tmp_path)
-    if hup is not None: signal.signal(signal.SIGHUP, hup)
+    signal.signal(signal.SIGHUP, hup)
     wait_for(tmp_path/"run/epoch_metrics.csv", 3, p)
-    if hup is not None:
+    if number == signal.SIGTERM:
         p.send_signal(signal.SIGHUP)
         wait_for(tmp_path/"run/epoch_metrics.csv", 9, p)
     p.send_signal(number)

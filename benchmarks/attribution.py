@@ -64,9 +64,10 @@ def main():
     p.add_argument("--variant", default="recommended")
     for k, v in dict(labels=174, seeds=4, windows=500).items(): p.add_argument(f"--{k}", type=int, default=v)
     p.add_argument("--epochs", type=int)
+    p.add_argument("--version", type=int, default=2, choices=(1, 2), help="of the simulated windows")
     p.add_argument("--save", type=Path)
     o = p.parse_args()
-    train, test = simulate_windows(o.labels, TRAIN_SEED, version=1), simulate_windows(o.windows, TEST_SEED, version=1)
+    train, test = simulate_windows(o.labels, TRAIN_SEED, version=o.version), simulate_windows(o.windows, TEST_SEED, version=o.version)
     configs = [make_config(o.variant, seed=i, epochs=o.epochs, device="cpu") for i in range(o.seeds)]
     models = [r.model() for r in fit_many(configs, train, [split_windows(train, .2, 0.)]*o.seeds)]
     names = configs[0].features
@@ -79,7 +80,7 @@ def main():
     print("\n| bars away | share of the gradient |\n| --- | --- |")
     for k in range(0, 2*REACH+1, 5): print(f"| {k-REACH:+d} | {around[k]/around.sum():.3f} |")
     if o.save:
-        found = dict(variant=o.variant, networks=o.seeds, windows=o.windows, average_precision=float(whole),
+        found = dict(variant=o.variant, version=o.version, networks=o.seeds, windows=o.windows, average_precision=float(whole),
                      lost=dict(zip(names, lost.mean(1).round(5).tolist())),
                      offset=list(range(-REACH, REACH+1)), gradient=(around/around.sum()).round(5).tolist())
         o.save.write_text(json.dumps(found, indent=1) + "\n")

@@ -63,6 +63,7 @@ EXPERIMENTS |= {name: (BRANCH, change) for name, change in {
     "spliced 15, 25 epochs": dict(spliced=15, epochs=25), "spliced 15, hidden 128": dict(spliced=15, epochs=25, hidden=128),
 }.items()}
 EXPERIMENTS |= {f"right context {n}": (END, dict(right_context=n)) for n in (0, 3, 10, 20)}
+EXPERIMENTS |= {f"averaged weights {k}": (END, dict(ema=k)) for k in (.9, .95, .98)}
 
 
 def overrides_of(name):

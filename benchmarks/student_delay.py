@@ -72,10 +72,11 @@ def main():
     p.add_argument("--epochs", type=int, default=12)
     p.add_argument("--right-context", type=int, nargs="+", default=list(SHOWN))
     p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--device", default="cpu")
     p.add_argument("--save", type=Path)
     o = p.parse_args()
     torch.set_num_threads(1)
-    teacher, folder = Detector.load(o.teachers or None, "cpu"), project_root()/"artifacts"/"benchmarks"/"student-delay"
+    teacher, folder = Detector.load(o.teachers or None, o.device), project_root()/"artifacts"/"benchmarks"/"student-delay"
     test, fitted = simulate_labelled_bars(o.expansions, seed=9401), simulate_labelled_bars(o.expansions, seed=9402)
     print(f"{teacher}; {len(test.bars):,} bars, {marked_bars(test.spans, len(test.bars)).mean():.1%} labelled", flush=True)
     windows = simulate_windows(o.labelled, 7) if o.labelled else None
@@ -86,7 +87,7 @@ def main():
         print(f"windows, {d:2} bars closed since: AP {np.round(rows[-1]['average_precision'], 3)}", flush=True)
     for r in o.right_context:
         began = time.perf_counter()
-        net = distil(teacher, simulate_bars(o.unlabelled, seed=9403), folder/f"{r}-{o.seed}", windows, right_context=r, epochs=o.epochs, seed=o.seed, answers=folder/"answers", overwrite=True)
+        net = distil(teacher, simulate_bars(o.unlabelled, seed=9403), folder/f"{r}-{o.seed}", windows, right_context=r, epochs=o.epochs, seed=o.seed, answers=folder/"answers", device=o.device, overwrite=True).cpu()
         v, w = blocks(test, read(net, test)), blocks(fitted, read(net, fitted))
         near = blocks(test, edges[:, min(r, 30)])
         level = float(np.sort(w[:, 1][w[:, 0] > 0])[::-1][int((w[:, 0] > 0).sum()//2)])   # marks half of the labelled bars, on the bars that are not scored

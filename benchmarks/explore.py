@@ -154,7 +154,7 @@ def felt(browser, lab, folder, n, features, around):
     tab = browser.new_page(viewport=dict(width=1400, height=1100))
     tab.set_default_timeout(120_000)
     tab.add_init_script(WATCH)
-    tab.goto(f"{lab[0]}/lab/tree/look-{n}-{around}.ipynb?token={lab[1]}")
+    tab.goto(f"{lab[0]}/lab/tree/look-{n}-{around}.ipynb?reset&token={lab[1]}")
     for _ in range(20):  # a page that is still loading may take the focus away
         tab.locator(".jp-CodeCell .cm-content").first.click()
         tab.keyboard.press("Control+Enter")

@@ -17,7 +17,7 @@ def test_nothing_heavy_comes_along():
 def test_every_name_opens():
     assert {"read_bars", "simulate_bars", "read_windows", "write_windows", "simulate_windows", "make_config", "VARIANTS", "fit", "evaluate",
             "compare", "Detector", "chart", "explore", "label", "promote", "plot_window",
-            "similar", "propose", "label_health", "pretrain", "scan_folder", "sweep", "MoolaError"} <= set(moola.__all__)
+            "similar", "propose", "label_health", "pretrain", "distil", "scan_folder", "sweep", "MoolaError"} <= set(moola.__all__)
     for name in moola.__all__: assert getattr(moola, name) is not None
     assert set(moola.__all__) <= set(dir(moola))
 

@@ -12,7 +12,8 @@ from dataclasses import asdict
 from pathlib import Path
 from ..core.command import command, Parser
 from ..core.errors import MoolaError
-from .options import add_options, read_options, ReadOptions, ScanOptions, SpanOptions
+from ..core.options import add_options, add_reading, read_options, reading_of
+from .options import ScanOptions, SpanOptions
 
 # %% ../../nbs/detection/06_command.ipynb #c6607040
 TABLES = dict(out='The spans', probabilities='A probability for every bar', drift='How far each feature is from what the model learned from')
@@ -84,7 +85,7 @@ def predict_parser():
     parser.add_argument('--device', default='auto', metavar='NAME', help='cpu, cuda, cuda:1, ..., or auto for cuda where there is one (default: auto)')
     add_options(parser, SpanOptions)
     add_options(parser, ScanOptions)
-    add_options(parser, ReadOptions)
+    add_reading(parser)
     parser.add_argument('--overwrite', action='store_true', help='Replace files that are there (default: refuse)')
     parser.add_argument('--quiet', action='store_true', help='Show no progress bar (default: show it on a terminal)')
     return parser
@@ -105,11 +106,10 @@ def _predict(bars, model, device, overwrite, quiet, out, probabilities, drift, d
     from moola.data.read import read_bars
     from moola.detection.detector import bars_drift, load_predictor
     from moola.detection.scan import scan
-    reading,scanning,listing = read_options(options, ReadOptions, ScanOptions, SpanOptions, what='moola_predict')
+    reading = reading_of(options)
+    scanning,listing = read_options(options, ScanOptions, SpanOptions, what='moola_predict')
     detector = load_predictor(model, device)
-    given,name = {k: v for k,v in asdict(reading).items() if v is not None},Path(bars).name
-    if 'columns' in given: given['columns'] = _columns(given['columns'])
-    table = read_bars(bars, **given)
+    table,name = read_bars(bars, **reading),Path(bars).name
     _read_aloud(table)
     compared = bars_drift(table, detector, check=False, name=name, gaps=scanning.gaps) if detector.feature_reference or drift or drift_plot else None
     found = scan(table, detector, progress=not quiet, check=False, name=name, **asdict(scanning), **asdict(listing))
@@ -118,12 +118,6 @@ def _predict(bars, model, device, overwrite, quiet, out, probabilities, drift, d
 
 # %% ../../nbs/detection/06_command.ipynb #b16f0008
 CURE = "look at the spans before you use them, and train on windows labelled in such bars"
-
-def _columns(text):
-    "Columns by name: close=Last,open=1."
-    pairs = [p.split('=', 1) for p in text.split(',')]
-    if any(len(p) < 2 for p in pairs): raise MoolaError(f"--columns is {text!r}: it takes pairs such as close=Last,open=1")
-    return {k.strip(): int(v) if v.strip().isdigit() else v.strip() for k,v in pairs}
 
 def _read_aloud(bars):
     "How the file was read, and what looks odd in it, on standard error."
@@ -183,6 +177,7 @@ def export_parser():
     parser.add_argument('file', metavar='FILE', help='File to write, ending in .onnx')
     parser.add_argument('--bars', default='', metavar='FILE', help='CSV or parquet with bars to check the answers on (default: simulated ones)')
     parser.add_argument('--overwrite', action='store_true', help='Replace FILE where it is there already (default: refuse)')
+    add_reading(parser)
     return parser
 
 @command(stopped='stopped; nothing was written')
@@ -194,7 +189,8 @@ def moola_export(
 
 def _export(args):
     from moola.detection.export import export_onnx, free_path, onnx_module
-    path = free_path(args.file, args.overwrite)
+    path,reading = free_path(args.file, args.overwrite),reading_of(vars(args))
+    if reading and not args.bars: raise MoolaError(f"--{next(iter(reading)).replace('_','-')} says how a file of bars is read: it goes with --bars")
     _may_write(path.resolve(), 'FILE')
     for name in ('onnx','onnxscript','onnxruntime'): onnx_module(name)
     if missing := [m for m in args.model if not Path(m).exists()]: raise MoolaError(f"there is no run or model {missing[0]}")
@@ -203,7 +199,7 @@ def _export(args):
     from moola.detection.detector import Detector
     from moola.models.included import default_model
     detector = Detector.load(args.model or default_model(), 'cpu')
-    worst = export_onnx(detector, path, read_bars(args.bars) if args.bars else None, args.overwrite)
+    worst = export_onnx(detector, path, read_bars(args.bars, **reading) if args.bars else None, args.overwrite)
     n = len(detector.models)
     print(f"{path}: {n} {'student' if detector.once else 'network'}{'s'*(n>1)} of {len(detector.features)} features, {path.stat().st_size/1024:,.0f} kB; "
           f"its answers differ from torch's by at most {worst:.1e} on {Path(args.bars).name if args.bars else 'simulated bars'}")

@@ -24,7 +24,8 @@ from ..data.read import as_bars
 from ..data.bars import find_stretches, need_windows, second_length
 from ..data.features import fill_windows
 from .ensemble import Ensemble, Reader
-from .options import read_options, ScanOptions, SpanOptions
+from ..core.options import read_options
+from .options import ScanOptions, SpanOptions
 from .students import check_once, read_once
 from .spans import alarm_threshold, find_spans, keep_spans, price_decimals, read_hours, session_of
 from ..metrics.calibration import calibrate_prob, offset_for_rate

@@ -21,7 +21,8 @@ from ..data.features import fill_windows
 from ..data.times import TimeReader
 from .arrivals import Bar, Event, find_fields, match_old, read_bar, Tail, Update
 from .ensemble import Ensemble, feature_columns
-from .options import read_options, ScanOptions, SpanOptions
+from ..core.options import read_options
+from .options import ScanOptions, SpanOptions
 from .scan import complete, decoder_of, live_place, Scan
 from .spans import ATR_BARS, atr_before, find_spans, move_in_atr, session_of
 from ..metrics.calibration import calibrate_prob

@@ -11,6 +11,7 @@ from pathlib import Path
 from ..core.command import command, config_parser
 from ..core.config import make_config
 from ..core.errors import MoolaError
+from ..core.options import add_reading, reading_of
 from ..detection.command import check_outputs, write_all
 
 # %% ../../nbs/evaluation/09_command.ipynb #954ad112
@@ -45,6 +46,7 @@ def evaluate_parser():
         group.add_argument(f'--{name}', type=kind, default=default, metavar=value, help=text + (f' (default: {default})' if default else ''))
     for name,text in _SWITCHES.items():
         group.add_argument(f"--{name.replace('_','-')}", dest=name, action='store_true', help=f'{text} (default: no)')
+    add_reading(parser)
     _add_rows(parser.add_argument_group('bars in a row', 'Finished models on bars whose expansions are known, instead of cross-validation. Of the options of a training only --device, '
                                         '--progress and --overwrite (replace files that are there) go with it.'))
     return parser
@@ -84,7 +86,9 @@ def moola_evaluate(
     "Cross-validate a variant: out-of-fold scores with intervals, beside baselines, into artifacts/evaluations/. With --bars: what finished models are worth on bars in a row."
     given = vars(evaluate_parser().parse_args(argv))
     own,rows = ({k: given.pop(k) for k in names} for names in ((*_OPTIONS, *_SWITCHES), ('models', *_ROWS)))
-    if any(v not in (None, []) for v in rows.values()): return _evaluate_rows(_check_rows(rows, own, given), given)
+    reading = reading_of(given)
+    if reading and not rows['bars']: raise MoolaError(f"--{next(iter(reading)).replace('_','-')} says how a file of bars is read: it goes with --bars")
+    if any(v not in (None, []) for v in rows.values()): return _evaluate_rows(_check_rows(rows, own, given), given, reading)
     config = make_config(**{k: v for k,v in given.items() if v is not None})
     _check_options(config, own)
     _evaluate(config, own.pop('compare'), own)
@@ -123,15 +127,16 @@ def _check_windows(rows, own, given):
     return rows
 
 # %% ../../nbs/evaluation/09_command.ipynb #3ed35956
-def _evaluate_rows(rows, given):
+def _evaluate_rows(rows, given, reading):
     "Score finished models on bars in a row: print, draw and write; or on labelled windows."
     if rows['bars'] is None:
         from moola.evaluation.windows import evaluate_windows
         return print(evaluate_windows(rows['models'], given['data'], given['device'] or 'auto', f"{given['bar_minutes'] or 1}min")[1])
+    from moola.data.read import read_bars
     from moola.evaluation.bars import alarm_writers, bars_report, evaluate_bars # heavy: --help loads none of these
     options = {k: rows[k] for k in ('threshold','alarms_per_day','base_rate')}
     progress = True if given['progress'] is None else given['progress']
-    found,after = evaluate_bars(rows['bars'], rows['labels'], rows['models'], rows['patience'] or (), given['device'] or 'auto', progress, **options)
+    found,after = evaluate_bars(read_bars(rows['bars'], **reading), rows['labels'], rows['models'], rows['patience'] or (), given['device'] or 'auto', progress, **options)
     print(*(bars_report(k, v) for k,v in found.items()), '', after, sep='\n')
     write_all(writers := alarm_writers(after, rows['plot'], rows['table']))
     print(f"\nWritten: {', '.join(map(str, writers))}")

@@ -13,6 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 from ..core.command import command, Parser
 from ..core.errors import MoolaError
 from ..core.files import write_atomic
+from ..core.options import add_reading, reading_of
 
 # %% ../../nbs/labels/04_command.ipynb #1abc0005
 def bench_page(
@@ -147,10 +148,11 @@ def label_parser():
     parser.add_argument('--check', action='store_true', help='List what deserves a second look in a file of labels, given as BARS, and end? '
                         'With --labels, serve the bench too, with a link for each? (default: no)')
     parser.add_argument('--no-browser', action='store_true', help='Print the address only? (default: no)')
+    add_reading(parser)
     return parser
 
 # %% ../../nbs/labels/04_command.ipynb #1abc0010
-def _bench(bars, labels, model, labeller, stride, gaps, name):
+def _bench(bars, labels, model, labeller, stride, gaps, name, **given):
     "The bench that the options ask for."
     if Path(labels).suffix.lower() not in ('.parquet','.pq'):
         raise MoolaError(f"--labels {labels} should end in .parquet.")
@@ -164,10 +166,12 @@ def _bench(bars, labels, model, labeller, stride, gaps, name):
     if missing := [m for m in model or [] if m != 'default' and not Path(m).exists()]:
         raise MoolaError(f"there is no model {missing[0]}.")
     from moola.core.names import W
+    from moola.data.read import read_bars
     from moola.data.windows import read_windows
     from moola.labels.label import Bench
     if bars is None: return Bench(read_windows(labels), labels, labeller=labeller, name=name or Path(labels).stem)
-    return Bench(bars, labels, _Later(model) if model else None, labeller, stride=stride or W, gaps=gaps, name=name)
+    table = read_bars(bars, **reading_of(given))
+    return Bench(table, labels, _Later(model) if model else None, labeller, stride=stride or W, gaps=gaps, name=name or Path(bars).stem)
 
 class _Later:
     "A detector that is loaded when it is first asked."

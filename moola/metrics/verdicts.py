@@ -56,7 +56,7 @@ def given_text(
     return f"{d.value:+.3f} [{d.low:+.3f}, {d.high:+.3f}] for these two networks, seeds left out"
 
 # %% ../../nbs/metrics/07_verdicts.ipynb #8ea945f5
-PRETRAINING = 'moola_pretrain, then moola_train --init: with 50 labels of real bars +0.02 to +0.07 of span F1, not told apart from nothing' # What can be expected of it
+PRETRAINING = 'moola_pretrain, then moola_train --init: on real bars +0.01 to +0.02 of span F1, not told apart from nothing' # What can be expected of it
 
 def decide_run(
     score:Interval, # Span F1 at the chosen threshold

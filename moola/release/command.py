@@ -9,6 +9,7 @@ __all__ = ['promote_parser', 'moola_promote']
 import json, os
 from ..core.command import command, Parser
 from ..core.errors import MoolaError
+from ..core.options import add_reading, reading_of
 from ..models.included import ABOUT, holds_model, PREVIOUS, PRODUCTION
 
 # %% ../../nbs/release/04_command.ipynb #5e185342
@@ -23,6 +24,7 @@ def promote_parser():
     parser.add_argument('--force', default=None, metavar='REASON', help='Promote it although a check fails; the reason is kept in its card (default: refuse)')
     parser.add_argument('--check', action='store_true', help='Only go through the list? (default: no)')
     parser.add_argument('--rollback', action='store_true', help='Go back to the model before the current one? A second time goes forward again (default: no)')
+    add_reading(parser)
     return parser
 
 @command(stopped='stopped; the model in production is whole')
@@ -31,6 +33,8 @@ def moola_promote(
 ):
     "Put a run into artifacts/production/ once it has passed every check, or go back to the model before."
     args = promote_parser().parse_args(argv)
+    args.reading = reading_of(vars(args))
+    if args.reading and not args.bars: raise MoolaError(f"--{next(iter(args.reading)).replace('_','-')} says how a file of bars is read: it goes with --bars")
     (_rollback if args.rollback else _promote)(args)
 
 def _shown(path): return os.path.relpath(path)
@@ -70,7 +74,7 @@ def _promote_student(args):
     from moola.release import promote, student
     if args.evaluation: raise MoolaError("--evaluation is for a run: a student is judged on --bars and their --labels")
     if bool(args.bars) != bool(args.labels): raise MoolaError(f"--{'labels' if args.bars else 'bars'} is missing: a student is judged with both --bars and --labels")
-    checks,evidence = student.student_checks(args.run, args.bars, args.labels)
+    checks,evidence = student.student_checks(args.run, args.bars, args.labels, **args.reading)
     print(f"{_shown(args.run)}, a student, judged on {evidence.words if evidence else 'nothing'}:", *(f'  {c!r}' for c in checks), sep='\n')
     if not args.check: return _install(args.run, checks, evidence, args.force or '', promote.install_student)
     if bad := student.failed(checks): raise MoolaError(f"it fails {len(bad)} of {len(checks)} checks")

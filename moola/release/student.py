@@ -32,9 +32,10 @@ def student_evidence(
     detector:Detector, # A student
     bars, # A file of bars
     labels, # Their expansions: a table with start_time and end_time, or labelled windows with times
+    **reading, # Options of read_bars
 )->Evidence:
     "Scores of a student on bars whose expansions are known."
-    table = read_bars(bars)
+    table = read_bars(bars, **reading)
     t = marked_bars(bar_spans(table, read_labels(labels), Path(labels).name), len(table))
     p = detector.scan(table, types=False, check=False).probabilities.probability.to_numpy(np.float64)
     ok = ~np.isnan(p)
@@ -70,12 +71,12 @@ def _taught(folder, about):
             Check('taught on bars of a market', there, f"{about['data']['pieces']} pieces of unlabelled bars" if there else "on simulated bars and labelled windows alone")]
 
 # %% ../../nbs/release/02_student.ipynb #246ad938
-def _unread(folder, bars):
+def _unread(folder, bars, reading):
     "Has it learned from the bars that it is judged on? Five bars in a row tell."
     name,files = 'judged on bars that it has not read',sorted((folder/'answers').glob('*.npz'))
     if not files: return Check(name, True, "its teachers' answers are not at hand, so that could not be compared")
     def fives(o): return np.ascontiguousarray(np.lib.stride_tricks.sliding_window_view(o, 5, axis=0).reshape(-1, 20), np.float64).view('V160').ravel()
-    own = fives(read_bars(bars)[OHLC].to_numpy())
+    own = fives(read_bars(bars, **reading)[OHLC].to_numpy())
     read = np.zeros(len(own), bool)
     for f in files:
         with np.load(f) as z: read |= np.isin(own, fives(z['ohlc']))
@@ -86,6 +87,7 @@ def student_checks(
     folder, # Of a student, from moola_distil
     bars='', # A file of bars; empty for none
     labels='', # Their expansions; empty for none
+    **reading, # Options of read_bars
 )->tuple: # The items, and the Evidence or None
     "Go through the whole list."
     folder = Path(folder)
@@ -93,9 +95,9 @@ def student_checks(
     if detector is None: return [loads], None
     checks,name = [loads, *_taught(folder if folder.is_dir() else folder.parent, load_checkpoint(checkpoint_file(folder)))],'judged on bars in a row'
     if not (bars and labels): return [*checks, Check(name, False, "name bars whose expansions are known as --bars, and these as --labels")], None
-    e = student_evidence(detector, bars, labels)
+    e = student_evidence(detector, bars, labels, **reading)
     ap,f1 = e.scores['average_precision'],e.scores['f1']
-    return [*checks, Check(name, True, e.words), _unread(folder if folder.is_dir() else folder.parent, bars), Check('average precision above chance', bool(ap.low > ap.chance), repr(ap)),
+    return [*checks, Check(name, True, e.words), _unread(folder if folder.is_dir() else folder.parent, bars, reading), Check('average precision above chance', bool(ap.low > ap.chance), repr(ap)),
             Check('F1 above chance', bool(f1.low > f1.chance), repr(f1)), Check(f'F1 above {DEPLOY_F1:.2f}', bool(f1.low > DEPLOY_F1), repr(f1))], e
 
 # %% ../../nbs/release/02_student.ipynb #4a21297b

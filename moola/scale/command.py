@@ -14,7 +14,8 @@ from tqdm.auto import tqdm
 from ..core.command import command, Parser
 from ..core.errors import MoolaError
 from ..core.files import project_root
-from ..detection.options import add_options, ReadOptions, ScanOptions, SpanOptions
+from ..core.options import add_options, add_reading
+from ..detection.options import ScanOptions, SpanOptions
 from ..pod.target import find_targets
 
 # %% ../../nbs/scale/07_command.ipynb #7dbe9127
@@ -48,7 +49,8 @@ def _scan_parser():
     parser.add_argument('--probabilities', action='store_true', help='Write a probability for every bar, too, by instrument and year (default: spans only)')
     parser.add_argument('--device', default='auto', choices=['auto','cpu','cuda'], metavar='auto|cpu|cuda', help='Where the network reads (default: auto for cuda where there is one)')
     _add_cluster_options(parser)
-    for kind in (SpanOptions, ScanOptions, ReadOptions): add_options(parser, kind)
+    for kind in (SpanOptions, ScanOptions): add_options(parser, kind)
+    add_reading(parser)
     parser.add_argument('--overwrite', action='store_true', help='Scan all files anew, though the results are of another model or other options (default: refuse)')
     parser.add_argument('--quiet', action='store_true', help='Show no progress bar (default: show it on a terminal)')
     return parser

@@ -20,7 +20,8 @@ from ..core.files import clean_json, lock_folder, make_folder, unlock_folder, wr
 from ..core.provenance import git_commit, versions
 from ..data.read import read_bars
 from ..detection.detector import Detector
-from ..detection.options import ReadOptions, read_options, ScanOptions, SpanOptions
+from ..core.options import read_options, reading_of
+from ..detection.options import ScanOptions, SpanOptions
 from ..detection.scan import complete, decoder_of, scan
 from ..models.checkpoint import checkpoint_file
 from ..models.included import default_model
@@ -283,9 +284,10 @@ def scan_folder(
     if out == folder or folder in out.parents: raise MoolaError(f"{out} lies in the folder of the bars: name another folder for the results")
     files,names = bars_files(folder),[model] if isinstance(model, (str, Path)) else model or [default_model()]
     models = tuple(str(Path(m).resolve()) for m in names)
-    reading,scanning,listing = read_options(options, ReadOptions, ScanOptions, SpanOptions, what='moola_scan')
+    given = reading_of(options)
+    scanning,listing = read_options(options, ScanOptions, SpanOptions, what='moola_scan')
     _check(models, scanning, listing)
-    given,how = {k: v for k,v in asdict(reading).items() if v is not None},asdict(scanning) | asdict(listing)
+    how = asdict(scanning) | asdict(listing)
     key = _scan_key(models, dict(reading=given, scanning=how, device=device, probabilities=probabilities, moola=versions()['moola']))
     about = dict(models=models, options=dict(reading=given) | how, device=device, probabilities=probabilities, versions=versions(), git=git_commit())
     lock = _claim(out, key, about, overwrite)

@@ -36,7 +36,7 @@ from .background import bar_files
 PIECE = 8192  # bars in a piece
 
 def bar_pieces(
-    bars, # A DataFrame of bars, a file, a folder of files, or a list of these
+    bars, # A DataFrame of bars, a file, a folder of files, a function from bar_readers, or a list of these
     size:int=PIECE, # Most bars in a piece
 )->Iterator[np.ndarray]: # Prices of each piece, (n, 4), n at least 105
     "Cut bars into pieces; shorter ones than a window are left out."
@@ -47,6 +47,7 @@ def bar_pieces(
                 if min(i+size, b)-i >= W: yield x[i:min(i+size, b)]
     elif isinstance(bars, (str, Path)):
         for f in bar_files(bars): yield from bar_pieces(read_bars(f), size)
+    elif callable(bars): yield from bar_pieces(bars(), size)
     else:
         for o in bars: yield from bar_pieces(o, size)
 

@@ -9,6 +9,7 @@ __all__ = ['moola_distil']
 from pathlib import Path
 from ..core.command import Parser, command
 from ..core.errors import MoolaError
+from ..core.options import add_reading, reading_of
 
 # %% ../../nbs/training/10_distil_command.ipynb #1a71d661
 def _parser():
@@ -22,6 +23,7 @@ def _parser():
         p.add_argument(f'--{name}', type=int, default=default, metavar='N', help=f'{doc} (default: %(default)s)')
     p.add_argument('--device', default='auto', metavar='NAME', help='Where the teachers read and the student learns: cpu, cuda, or auto for cuda where there is one (default: %(default)s)')
     p.add_argument('--overwrite', action='store_true', help='Replace a student that is there (default: refuse)')
+    add_reading(p)
     return p
 
 @command(stopped='stopped; the same command goes on from there')
@@ -31,10 +33,12 @@ def moola_distil(
     "Teach a small convolution what trained networks answer on unlabelled bars."
     o = _parser().parse_args(argv)
     from moola import Detector, read_windows   # the front door: the detector's wing comes after this one
+    from moola.training.background import bar_readers
     from moola.training.distil import distil
     if missing := [f for f in (*o.runs, *(o.bars or ())) if not Path(f).exists()]: raise MoolaError(f"there is no {missing[0]}")
+    bars = o.bars and bar_readers(o.bars, **reading_of(vars(o)))
     teacher = Detector.load(o.runs or None, o.device)
     print(f'{teacher} teaches a student in {o.output}', flush=True)
-    distil(teacher, o.bars, o.output, read_windows(o.data) if o.data else None, o.right_context, o.channels, o.epochs, o.stride, seed=o.seed,
+    distil(teacher, bars, o.output, read_windows(o.data) if o.data else None, o.right_context, o.channels, o.epochs, o.stride, seed=o.seed,
            device=teacher.device, overwrite=o.overwrite, progress=True)
     print(f"{Detector.load(o.output, 'cpu')}\nFind expansions with it: moola_predict BARS --model {o.output}")

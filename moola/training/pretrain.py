@@ -31,6 +31,7 @@ from ..models.jade import Jade, make_model
 from ..models.losses import task_losses
 from ..models.pretrained import FILE, save_pretrained
 from .augment import mirrored
+from .background import bar_files
 from .distil import bar_pieces
 
 # %% ../../nbs/training/12_pretrain.ipynb #e270eae2
@@ -85,11 +86,7 @@ _LATER = .1 # Share of each file's bars to validate on
 # %% ../../nbs/training/12_pretrain.ipynb #cc9f72e0
 def _files(source):
     "The files of a source, or the source itself."
-    path = Path(source) if isinstance(source, (str, Path)) else None
-    if path is None or not path.is_dir(): return [source]
-    files = [f for f in sorted(path.iterdir()) if f.suffix in ('.csv','.parquet')]
-    if not files: raise MoolaError(f"{source} holds no .csv or .parquet file of bars")
-    return files
+    return bar_files(source) if isinstance(source, (str, Path)) else [source]
 
 # %% ../../nbs/training/12_pretrain.ipynb #96dfc890
 def _pieces(bars, later, rng, size=8192):
@@ -105,8 +102,7 @@ def _pieces(bars, later, rng, size=8192):
 # %% ../../nbs/training/12_pretrain.ipynb #0a2bdee3
 def _table(source):
     if isinstance(source, pd.DataFrame): return source
-    if not Path(source).exists(): raise MoolaError(f"there are no bars {source}")
-    return read_bars(source)
+    return source() if callable(source) else read_bars(source)
 
 # %% ../../nbs/training/12_pretrain.ipynb #58f659f0
 def bar_windows(
@@ -222,7 +218,7 @@ def _resume(folder, about, model, optimizer, resume, overwrite):
 
 # %% ../../nbs/training/12_pretrain.ipynb #60a4ad87
 def pretrain(
-    bars=None, # A DataFrame of bars, a file, a folder, or a list of these; None for the objective simulated
+    bars=None, # A DataFrame of bars, a file, a folder, a function from bar_readers, or a list of these; None for the objective simulated
     output='artifacts/pretrained', # Folder for pretrained.pt, epoch_metrics.csv, metadata.json
     config:TrainConfig|None=None, # Features, network, batch size, lr, device, seed; None for the default variant's
     objective:str='simulated', # masked or simulated

@@ -11,6 +11,7 @@ from pathlib import Path
 from ..core.command import add_config, command, Parser
 from ..core.config import make_config, TrainConfig
 from ..core.errors import MoolaError
+from ..core.options import add_reading, reading_of
 
 # %% ../../nbs/training/13_pretrain_command.ipynb #f12049c2
 _SHOWN = ('variant','batch_size','lr','device','threads','seed','features','swing_rule','hidden','layers','right_context','input_dropout','weight_decay','tasks')
@@ -23,6 +24,7 @@ def pretrain_parser():
                    'windows (default: masked where BARS are named, else simulated)')
     p.add_argument('--steps', type=int, default=200, metavar='N', help='Steps an epoch (default: %(default)s)')
     add_config(p, tuple(f.name for f in fields(TrainConfig) if f.name not in (*_SHOWN, 'output', 'epochs', 'resume', 'overwrite', 'progress')))
+    add_reading(p)
     own = dict(output='Folder of the pretrained network (default: artifacts/pretrained)', epochs='Epochs (default: 20)')
     for a in p._actions: a.help = own.get(a.dest, a.help)
     return p
@@ -33,11 +35,12 @@ def moola_pretrain(
 ):
     "Train a network on bars without labels or on simulated windows, for moola_train --init."
     given = {k: v for k,v in vars(pretrain_parser().parse_args(argv)).items() if v is not None}
-    bars,objective,steps = given.pop('bars'),given.pop('objective', None),given.pop('steps')
+    bars,objective,steps,reading = given.pop('bars'),given.pop('objective', None),given.pop('steps'),reading_of(given)
     if missing := [b for b in bars if not Path(b).exists()]: raise MoolaError(f"there are no bars {missing[0]}")
     epochs,config = make_config(epochs=given.pop('epochs', 20)).epochs,make_config(**given)
+    from moola.training.background import bar_readers
     from moola.training.pretrain import _losses, pretrain
-    file = pretrain(bars or None, config.output or 'artifacts/pretrained', config, objective or ('masked' if bars else 'simulated'), epochs=epochs, steps=steps,
+    file = pretrain(bar_readers(bars, **reading) or None, config.output or 'artifacts/pretrained', config, objective or ('masked' if bars else 'simulated'), epochs=epochs, steps=steps,
                     resume=config.resume, overwrite=config.overwrite, progress=config.progress)
     losses = _losses(file.parent)
     print(f"Validation loss {losses.min():.4f} at epoch {losses.idxmin()} of {len(losses)}, {losses.iloc[0]:.4f} at the first")

@@ -5,13 +5,16 @@
 # %% auto #0
 __all__ = ['WHOSE', 'CRITERIA_WORDS', 'PICTURES', 'judged_part', 'stored_interval', 'best_level', 'measure', 'tier',
            'above_chance', 'tier_words', 'decision', 'labels_of', 'compare_table', 'shared_windows',
-           'paired_differences', 'about', 'score_lines', 'criteria_lines', 'epoch_lines', 'draw_all', 'write_report']
+           'paired_differences', 'about', 'score_lines', 'criteria_lines', 'epoch_lines', 'touch_windows', 'draw_all',
+           'write_report']
 
 # %% ../../nbs/views/08_report.ipynb #8c7dbe52
 import base64
+from collections.abc import Sequence
 from dataclasses import asdict
 from html import escape
 from pathlib import Path
+from IPython.display import HTML
 import numpy as np
 import pandas as pd
 from ..core.config import check_criteria, VARIANTS
@@ -210,20 +213,26 @@ _TOUCHED = 60 # Windows on the report's chart: 4 kB each
 
 def touch_windows(
     run:Run, # Ended
-    data:str, # The labelled-windows file, where it is now; empty for the run's own
-    part:str, # valid or test
-)->str: # HTML
+    data:str='', # The labelled-windows file, where it is now; empty for the run's own
+    part:str='test', # valid or test
+    ids:Sequence|None=None, # Windows to show, in this order; None for at most 60, those with a miss or a false alarm first
+)->HTML:
     "Windows of a run, on a chart."
     e = explored_run(run, data)
     table,found,scores = outcomes(e, e.knobs)
-    rows = np.flatnonzero(table.part == part)
-    wrong = (table.missed + table.false_alarms).to_numpy()[rows] > 0
     def one(i):
         t = table.loc[i]
         said = [many(n, w) if w != 'missed' else f'{n} missed' for n,w in ((t.missed,'missed'), (t.false_alarms,'false alarm')) if n]
         return dict(name=f"{t.id}: {', '.join(said) or 'nothing wrong'}", words=window_words(t, e.spans[i], found[i], scores[i]), bars=e.windows.ohlc[i],
                     labels=e.spans[i], spans=found[i], probability=e.prob[i], threshold=e.threshold, title=window_title(e, i))
-    return embed_windows([one(i) for i in (*rows[wrong], *rows[~wrong])][:_TOUCHED], f'{PART_WORDS[part].capitalize()} windows on a chart').data
+    return embed_windows([one(i) for i in _to_touch(table, part, ids)], f'{PART_WORDS[part].capitalize()} windows on a chart')
+
+def _to_touch(table, part, ids):
+    "Rows of the table."
+    rows = np.flatnonzero(table.part == part)
+    if ids is not None: return [rows[list(table.id.iloc[rows]).index(i)] for i in ids]
+    wrong = (table.missed + table.false_alarms).to_numpy()[rows] > 0
+    return [*rows[wrong], *rows[~wrong]][:_TOUCHED]
 
 # %% ../../nbs/views/08_report.ipynb #8e83ead0
 PICTURES = dict(convergence='Losses above, validation scores with their chance levels below', training='Task weights, gradients, learning rate and time',
@@ -259,7 +268,7 @@ def write_report(
     "Write `report.html`, one file with everything in it, `report.md`, and the pictures, into the run's folder."
     run.require(*TABLES, 'predictions.parquet')
     part,title = judged_part(run),f'Run {run.folder.resolve().name}'
-    try: windows,lack,touch = run_windows(run, data),[],touch_windows(run, data, part)
+    try: windows,lack,touch = run_windows(run, data),[],touch_windows(run, data, part).data
     except MoolaError as e:
         if data: raise
         windows,lack,touch = None,[f"There is no gallery and no comparison of window types: {e}."],''

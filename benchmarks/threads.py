@@ -1,6 +1,6 @@
 """Time training and a scan with one thread and with more, on an idle machine and beside other load.
 
-    python benchmarks/threads.py            # 10 epochs each, half a minute on two cores
+    python benchmarks/threads.py            # 10 epochs each, four minutes on two cores
     python benchmarks/threads.py 20         # any other number of epochs
 """
 import os

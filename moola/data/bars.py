@@ -51,11 +51,20 @@ def _cause(bars, rule):
     return "; mend or drop such rows"
 
 # %% ../../nbs/data/01_bars.ipynb #30694c84
+def _all_sound(bars):
+    "Does every bar keep every rule? NaN breaks all of them."
+    o, h, l, c = (bars[k].to_numpy() for k in OHLC)
+    sound = l <= o
+    for one in (l <= c, h >= o, h >= c): sound &= one
+    return bool(sound.all() and h.max() < np.inf and l.min() > -np.inf)
+
 def _broken(bars):
     "The first rule that is broken, and a mask of the rows that break it."
     if (none := bars.timestamp.isna().to_numpy()).any(): return 'every bar has a time', none
+    rising = np.diff(bars.timestamp.array.asi8) > 0
+    if rising.all() and _all_sound(bars): return None
     faults = ohlc_faults(ohlc_array(bars))
-    back = np.r_[False, ~(np.diff(bars.timestamp.array.asi8) > 0)]
+    back = np.r_[False, ~rising]
     return next(((k, bad) for k, bad in {**faults, 'timestamps increase strictly': back}.items() if bad.any()), None)
 
 # %% ../../nbs/data/01_bars.ipynb #6a290bbb

@@ -100,10 +100,8 @@ def _usual(tall):
     return float(np.median(some[some > 0])) if (some > 0).any() else np.inf
 
 # %% ../../nbs/data/06_read.ipynb #9a677c8d
-def _spikes(ohlc, around=50):
+def _spikes(high, low, tall, around=50):
     "Rows of bars that reach beyond both their neighbours by many ranges of an ordinary bar around them."
-    high, low = ohlc[:, 1], ohlc[:, 2]
-    tall = high - low
     usual = _usual(tall) / 3
     rows = np.flatnonzero(tall > TALL * usual)[:1000]
     def reach(i):
@@ -116,9 +114,9 @@ def _first(bars, bad):
     i = int(bad[0])
     return f"the first in row {i} ({bars.timestamp.iloc[i]}): " + ', '.join(f'{c} {bars[c].iloc[i]:.10g}' for c in OHLC)
 
-def _slips(ohlc, within=10):
+def _slips(open_, close, tall, within=10):
     "Rows at which prices leap away, to come back in at most `within` bars."
-    leap, most = ohlc[1:, 0] - ohlc[:-1, 3], TALL * _usual(ohlc[:, 1] - ohlc[:, 2])
+    leap, most = open_[1:] - close[:-1], TALL * _usual(tall)
     if leap.max() < most and leap.min() > -most: return []
     rows = np.flatnonzero(np.abs(leap) > most)[:1000]
     return [i + 1 for i, j in zip(rows, rows[1:]) if j - i <= within and abs(leap[i] + leap[j]) < abs(leap[i]) / 4]
@@ -128,18 +126,18 @@ def warn_bars(
     bars:pd.DataFrame, # Checked bars
 ) -> list:             # Sentences
     "Warnings about bars that look wrong but may be right."
-    ohlc, warnings = ohlc_array(bars), []
-    lowest, highest = ohlc.min(), ohlc.max()
-    if lowest <= 0 <= highest and len(zero := np.flatnonzero((ohlc == 0).any(1))) not in (0, len(bars)):
+    (o, h, l, c), warnings = (bars[k].to_numpy() for k in OHLC), []
+    lowest, highest, tall = l.min(), h.max(), h - l
+    if lowest <= 0 <= highest and len(zero := np.flatnonzero((ohlc_array(bars) == 0).any(1))) not in (0, len(bars)):
         warnings.append(f"a price of zero in {_count(zero, 'bar')}, {_first(bars, zero)}")
     if len(bars) < 3: return warnings
-    if tall := _spikes(ohlc):
-        warnings.append(f"more than {TALL} times as tall as the bars around: {_count(tall, 'bar')}, {_first(bars, tall)}; such a spike moves or hides a span")
-    if slips := _slips(ohlc):
+    if spikes := _spikes(h, l, tall):
+        warnings.append(f"more than {TALL} times as tall as the bars around: {_count(spikes, 'bar')}, {_first(bars, spikes)}; such a spike moves or hides a span")
+    if slips := _slips(o, c, tall):
         warnings.append(f"prices leap away and come back: {_count(slips, 'time')}, {_first(bars, slips)}; are they of another symbol, or is a decimal point wrong?")
     if (last := bars.timestamp.iloc[-1]) > pd.Timestamp.now(last.tz) + pd.Timedelta('1D'): warnings.append(f"the last bar is of {last}, which is still to come")
     if (steps := np.diff(bars.timestamp.array.asi8)).min() < steps.max() and (two := second_length(bars, bar_length(bars))): warnings.append(two)
-    if lowest >= 1e8 and (ohlc % 1 == 0).all(): warnings.append(f"prices as large as {highest:.10g} look like fixed-point numbers, in units of 1e-9 or 1e-8: divide them")
+    if lowest >= 1e8 and (ohlc_array(bars) % 1 == 0).all(): warnings.append(f"prices as large as {highest:.10g} look like fixed-point numbers, in units of 1e-9 or 1e-8: divide them")
     return warnings
 
 # %% ../../nbs/data/06_read.ipynb #86947a3e

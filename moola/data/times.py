@@ -201,8 +201,9 @@ def _iso(x):
 
 def _beyond(t):
     "Which times are too far away for nanoseconds, in which times are compared?"
-    if t.dt.unit == 'ns': return np.zeros(len(t), bool)
-    return t.notna().to_numpy() & (np.abs(t.array.asi8) > (2**63 - 1) // UNITS[t.dt.unit])
+    ticks, most = t.array.asi8, (2**63 - 1) // UNITS[t.dt.unit]
+    if t.dt.unit == 'ns' or not len(t) or -most <= ticks.min() <= ticks.max() <= most: return np.zeros(len(t), bool)
+    return t.notna().to_numpy() & (np.abs(ticks) > most)
 
 # %% ../../nbs/data/03_times.ipynb #a0e971b5
 def read_times(

@@ -36,7 +36,7 @@ def compare(ours, theirs, repeats):
     return a, b, a / b, min(processor[ours][1:]) / min(processor[theirs][1:])
 
 
-def main(n=1_000_000, save=None, repeats=5):
+def main(n=1_000_000, save=None, repeats=20):
     bars, rows = make_bars(n), []
     epoch = (bars.timestamp - pd.Timestamp(0)) // pd.Timedelta("1ms")
     def slashed(f): return f.assign(timestamp=pd.to_datetime(f.timestamp, format="%d/%m/%Y %H:%M"))

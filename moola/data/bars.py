@@ -81,7 +81,7 @@ def check_bars(
     if not pd.api.types.is_datetime64_any_dtype(bars.timestamp):
         raise MoolaError(f"{name}: the timestamp column holds {bars.timestamp.dtype}, not times.")
     if not isinstance(bars.index, pd.RangeIndex) or bars.index.start or bars.index.step != 1: bars = bars.reset_index(drop=True)
-    try: bars = bars if (bars[OHLC].dtypes == 'float64').all() else bars.astype(dict.fromkeys(OHLC, float))
+    try: bars = bars if all(bars[c].dtype == 'float64' for c in OHLC) else bars.astype(dict.fromkeys(OHLC, float))
     except (ValueError, TypeError) as e: raise MoolaError(f"{name}: a price is not a number ({e}).") from None
     if (broken := _broken(bars)) is None: return bars
     rule, bad = broken

@@ -163,7 +163,7 @@ def _digit_dates(v, digits):
         out.append(Reading(how, ns + at, ok & fine & (v > 0) & (v < 10**digits)))
     return out
 
-def _unread(how, n): return Reading(how, np.zeros(n, 'int64'), np.zeros(n, bool))
+def _unread(how, n): return Reading(how, np.broadcast_to(np.int64(0), n), np.broadcast_to(False, n))
 
 # %% ../../nbs/data/02_formats.ipynb #6737c279
 def _in_range(v, a_second):
@@ -172,9 +172,9 @@ def _in_range(v, a_second):
     return ok & ~near if near.any() and not (np.abs(v[~near]) < 120 * 86400 * a_second).any() else ok
 
 # %% ../../nbs/data/02_formats.ipynb #b4a1a2e1
-def _epoch(v, unit):
-    "Numbers counted from 1970; those outside 1950 to 2100 fail, and those that only a wrong unit brings near 1970."
-    k, low, high = UNITS[unit], v.min(initial=v[0]), v.max(initial=v[0])
+def _epoch(v, unit, low, high):
+    "Numbers from `low` to `high` counted from 1970; those outside 1950 to 2100 fail, and those that only a wrong unit brings near 1970."
+    k = UNITS[unit]
     a_second = SECOND // k
     if max(high, -low) < 10**8 * a_second or low > 4_102_444_800 * a_second: return _unread(unit, len(v))
     ok = np.ones(len(v), bool) if low >= 10**8 * a_second and high <= 4_102_444_800 * a_second else _in_range(v, a_second)
@@ -182,9 +182,9 @@ def _epoch(v, unit):
     return Reading(unit, v * k if v.dtype.kind == 'i' else np.round(v * (k / 1000)).astype('int64') * 1000, ok)
 
 # %% ../../nbs/data/02_formats.ipynb #814038f4
-def _serial(v):
+def _serial(v, low):
     "Days since 30 December 1899, as spreadsheets count, to the second; from 1970 on, since 19,000 is a day of 1952 here and of 2022 if counted from 1970."
-    if v.min() > 73050: return _unread('excel', len(v))
+    if low > 73050: return _unread('excel', len(v))
     ok = (v >= 25569) & (v < 73051)
     return Reading('excel', np.round((np.where(ok, v, 25569) - 25569) * 86400.).astype('int64') * SECOND, ok)
 
@@ -193,12 +193,12 @@ def number_readings(
     v:np.ndarray, # Numbers, (n,), int64 or float64
 ) -> list[Reading]:
     "Every reading of a column of numbers."
-    whole = v.dtype.kind == 'i'
-    digits = len(str(int(v.max()))) if whole and v.max() > 0 else 0
+    whole, low, high = v.dtype.kind == 'i', v.min(), v.max()
+    digits = len(str(int(high))) if whole and high > 0 else 0
     dates = _digit_dates(v, _NO_ZERO.get(digits, digits))
     if digits == 10 and len(v) < 3: dates = []
     if (fit := [r for r in dates if r.ok.all()]) and digits != 5: return fit
-    return [*dates, *(_epoch(v, u) for u in UNITS), _serial(v)]
+    return [*dates, *(_epoch(v, u, low, high) for u in UNITS), _serial(v, low)]
 
 # %% ../../nbs/data/02_formats.ipynb #048cd8c4
 def is_number(x): return pd.api.types.is_numeric_dtype(x) and not pd.api.types.is_bool_dtype(x)

@@ -25,7 +25,9 @@ def _oddness(ns):
     if len(some) and np.median(some) < 0: steps = -steps
     usual = float(np.median(np.abs(some[some != 0]))) if some.any() else DAY
     odd = int(ns.max() > tomorrow) + int(ns.min() < -20*365*DAY) + int(usual < SECOND)
-    return odd, int(((steps < 0) | (steps > max(20*DAY, 3*usual))).sum())
+    most = max(20*DAY, 3*usual)
+    if not len(steps) or 0 <= steps.min() <= steps.max() <= most: return odd, 0
+    return odd, int(((steps < 0) | (steps > most)).sum())
 
 # %% ../../nbs/data/03_times.ipynb #f380cddd
 def _choose(readings):
@@ -87,7 +89,7 @@ FORMATS = (*_WORDS, 'YMDh', 'YMDhm', 'YMDhms', 'YMDhmsf', 'DMYhm', 'DMYhms', 'MD
 
 def _stamps(ns, how=''):
     fine = how not in ('s', 'ms', 'us') and (ns % 1000).any()
-    return pd.Series(ns.view('datetime64[ns]') if fine else (ns // 1000).view('datetime64[us]'))
+    return pd.Series(ns.view('datetime64[ns]') if fine else (ns // 1000).view('datetime64[us]'), copy=False)
 
 def _brief(v): return repr(str(v)[:40])
 

@@ -63,7 +63,8 @@ def run(series, data, o, rows):
             took = time.perf_counter() - began
             kept[ratio, weight] = t, p = scored(tests, answers(tests, config, models, o))
             draw = np.arange(len(t))
-            row = dict(series=series, background=ratio, weight=weight, networks=len(models), labelled=len(split.train), seconds=took, average_precision=list(interval(score_of(t, p), draw, t.sum(1)))[:3])
+            row = dict(series=series, background=ratio, weight=weight, networks=len(models), labelled=len(split.train), seconds=took,
+                       average_precision=list(interval(score_of(t, p), draw, t.sum(1)))[:3])
             for k, of in (("less_none", (0, 1.)), ("less_one", (1, 1.))):
                 if of in kept and of != (ratio, weight): row[k] = list(paired_interval(score_of(t, p), score_of(*kept[of]), draw))[:3]
             rows.append(row)

@@ -87,7 +87,8 @@ def main():
         print(f"windows, {d:2} bars closed since: AP {np.round(rows[-1]['average_precision'], 3)}", flush=True)
     for r in o.right_context:
         began = time.perf_counter()
-        net = distil(teacher, simulate_bars(o.unlabelled, seed=9403), folder/f"{r}-{o.seed}", windows, right_context=r, epochs=o.epochs, seed=o.seed, answers=folder/"answers", device=o.device, overwrite=True).cpu()
+        net = distil(teacher, simulate_bars(o.unlabelled, seed=9403), folder/f"{r}-{o.seed}", windows, right_context=r, epochs=o.epochs, seed=o.seed,
+                     answers=folder/"answers", device=o.device, overwrite=True).cpu()
         v, w = blocks(test, read(net, test)), blocks(fitted, read(net, fitted))
         near = blocks(test, edges[:, min(r, 30)])
         level = float(np.sort(w[:, 1][w[:, 0] > 0])[::-1][int((w[:, 0] > 0).sum()//2)])   # marks half of the labelled bars, on the bars that are not scored

@@ -5,9 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from moola import MoolaError, simulate_bars
-from moola.data.read import read_bars
-from moola.data.windows import write_windows
+from moola import simulate_bars
 from moola.detection.command import moola_export, moola_predict
 from moola.evaluation.command import moola_evaluate
 from moola.labels.command import _bench, label_parser

@@ -63,8 +63,7 @@ class Stream:
         self.options = complete(replace(reading, precision='exact', batch=1, threads=1), detector)
         self.limits = limits = decoder_of(listing, detector)
         self.threshold,self.min_length,self.max_gap = limits.threshold,limits.min_length,limits.max_gap
-        self.types = bool(types) and detector.has_types
-        self.bar = 0 if bar is None else _length(bar) # Length of a bar in ns, 0 while unknown
+        self.types,self.bar = bool(types) and detector.has_types,0 if bar is None else _length(bar) # `bar`: its length in ns, 0 while unknown
         self.gaps = choose_gaps(gaps, pd.Timedelta(max(self.bar, 1), 'ns'))
         if self.gaps != 'split' and not self.bar: raise MoolaError(f"gaps={gaps!r} needs the length of a bar: pass bar, such as '1min' or '1D'")
         self.written,self.times,self.fields = dict(time_format=time_format, zone=zone),TimeReader(time_format, zone, 'the stream'),None

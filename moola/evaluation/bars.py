@@ -146,17 +146,18 @@ def bars_report(
 
 # %% ../../nbs/evaluation/13_bars.ipynb #26ec6aeb
 def evaluate_bars(
-    bars, # A file of bars, or what read_bars makes of it
+    bars, # A file of bars
     labels, # A file of labels, as for read_labels
     models:list=(), # What Detector.load takes, each a system of its own; empty for the model in production
     patience:list=(), # For each model that reads windows: bars that have closed after a bar when it is first read; empty for 19
     device:str='auto',
     progress:bool=True, # Show bars?
+    reading:dict|None=None, # Options of read_bars
     **options, # threshold, min_length, max_gap, alarms_per_day, base_rate
 ): # Scores of each model by name, and AlarmScores
     "Scan and follow bars with each model, and hold what it says against the labels."
     for k in patience: with_patience({}, k)   # refuses what no stream takes, before any work
-    table,found,alarms = bars if isinstance(bars, pd.DataFrame) else read_bars(bars),{},{}
+    table,found,alarms = read_bars(bars, **(reading or {})),{},{}
     spans = bar_spans(table, read_labels(labels), Path(labels).name)
     detectors = _by_name(models, device)
     if patience and all(d.once for d in detectors.values()): raise MoolaError("patience is for models that read windows: a student answers after its own right context")

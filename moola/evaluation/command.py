@@ -132,11 +132,10 @@ def _evaluate_rows(rows, given, reading):
     if rows['bars'] is None:
         from moola.evaluation.windows import evaluate_windows
         return print(evaluate_windows(rows['models'], given['data'], given['device'] or 'auto', f"{given['bar_minutes'] or 1}min")[1])
-    from moola.data.read import read_bars
     from moola.evaluation.bars import alarm_writers, bars_report, evaluate_bars # heavy: --help loads none of these
     options = {k: rows[k] for k in ('threshold','alarms_per_day','base_rate')}
     progress = True if given['progress'] is None else given['progress']
-    found,after = evaluate_bars(read_bars(rows['bars'], **reading), rows['labels'], rows['models'], rows['patience'] or (), given['device'] or 'auto', progress, **options)
+    found,after = evaluate_bars(rows['bars'], rows['labels'], rows['models'], rows['patience'] or (), given['device'] or 'auto', progress, reading, **options)
     print(*(bars_report(k, v) for k,v in found.items()), '', after, sep='\n')
     write_all(writers := alarm_writers(after, rows['plot'], rows['table']))
     print(f"\nWritten: {', '.join(map(str, writers))}")

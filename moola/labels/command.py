@@ -166,12 +166,10 @@ def _bench(bars, labels, model, labeller, stride, gaps, name, **given):
     if missing := [m for m in model or [] if m != 'default' and not Path(m).exists()]:
         raise MoolaError(f"there is no model {missing[0]}.")
     from moola.core.names import W
-    from moola.data.read import read_bars
     from moola.data.windows import read_windows
     from moola.labels.label import Bench
     if bars is None: return Bench(read_windows(labels), labels, labeller=labeller, name=name or Path(labels).stem)
-    table = read_bars(bars, **reading_of(given))
-    return Bench(table, labels, _Later(model) if model else None, labeller, stride=stride or W, gaps=gaps, name=name or Path(bars).stem)
+    return Bench(bars, labels, _Later(model) if model else None, labeller, stride=stride or W, gaps=gaps, name=name, reading=reading_of(given))
 
 class _Later:
     "A detector that is loaded when it is first asked."

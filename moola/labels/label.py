@@ -63,13 +63,14 @@ class Bench:
         stride:int=W, # Bars from one window to the next
         gaps:str|None=None, # split, fill or join, as for find_stretches
         name:str='', # Of the bars; empty for the file's name
+        reading:dict|None=None, # Options of read_bars, for a file
     ):
         self.suggest,self.lock,self.looking = suggest,threading.Lock(),threading.Lock()
         self.steps,self.unsteps,self.answers = [],[],{}
         self.lone = isinstance(bars, Windows)
         self.name = name or (Path(bars).stem if isinstance(bars, (str, Path)) else 'bars')
         if self.lone: self._take_windows(bars)
-        else: self._cut(bars, starts, stride, gaps)
+        else: self._cut(bars, starts, stride, gaps, reading or {})
         self.store = LabelStore(labels, labeller, self._columns())
         if not self.lone: self._join_known()
         self.place,self.seen = {id: w for w,id in enumerate(self.ids)},{}
@@ -86,8 +87,8 @@ def _take_windows(self:Bench, windows):
     if not len(windows): raise MoolaError("there are no windows to label.")
 
 @patch
-def _cut(self:Bench, bars, starts, stride, gaps):
-    table = read_bars(bars) if isinstance(bars, (str, Path)) else as_bars(bars)
+def _cut(self:Bench, bars, starts, stride, gaps, reading):
+    table = read_bars(bars, **reading) if isinstance(bars, (str, Path)) else as_bars(bars)
     s = find_stretches(table, gaps)
     self.gaps = gaps
     need_windows(s, self.name)

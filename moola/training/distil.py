@@ -36,8 +36,9 @@ from .background import bar_files
 PIECE = 8192  # bars in a piece
 
 def bar_pieces(
-    bars, # A DataFrame of bars, a file, a folder of files, a function from bar_readers, or a list of these
+    bars, # A DataFrame of bars, a file, a folder of files, or a list of these
     size:int=PIECE, # Most bars in a piece
+    reading:dict|None=None, # Options of read_bars, for files
 )->Iterator[np.ndarray]: # Prices of each piece, (n, 4), n at least 105
     "Cut bars into pieces; shorter ones than a window are left out."
     if isinstance(bars, pd.DataFrame):
@@ -46,10 +47,9 @@ def bar_pieces(
             for i in range(a, b, size):
                 if min(i+size, b)-i >= W: yield x[i:min(i+size, b)]
     elif isinstance(bars, (str, Path)):
-        for f in bar_files(bars): yield from bar_pieces(read_bars(f), size)
-    elif callable(bars): yield from bar_pieces(bars(), size)
+        for f in bar_files(bars): yield from bar_pieces(read_bars(f, **(reading or {})), size)
     else:
-        for o in bars: yield from bar_pieces(o, size)
+        for o in bars: yield from bar_pieces(o, size, reading)
 
 # %% ../../nbs/training/09_distil.ipynb #f505ebb1
 EVERY = 230  # bars between the places where surges are pasted
@@ -257,9 +257,9 @@ def reference_of(
 # %% ../../nbs/training/09_distil.ipynb #9f0f1548
 NO_BARS = "no unlabelled bars: the student reads simulated bars and the labelled windows, and knows less of the market than its teachers; name bars of it"
 
-def _unlabelled(bars, windows, simulated, seed):
+def _unlabelled(bars, windows, simulated, seed, reading):
     "Pieces of the bars, or of what stands in for them."
-    if bars is not None: return bar_pieces(bars)
+    if bars is not None: return bar_pieces(bars, reading=reading)
     warnings.warn(NO_BARS, stacklevel=3)
     return [*bar_pieces(simulate_bars(simulated, seed=seed+1)), *([] if windows is None else windows.ohlc)]
 
@@ -284,6 +284,7 @@ def distil(
     device='cpu', # Where the student learns
     overwrite:bool=False, # Replace a student that is there?
     progress:bool=False, # Show bars?
+    reading:dict|None=None, # Options of read_bars, for files of bars
 )->SeriesNet: # Also in student.pt
     "Teach a convolution over the series what networks answer on unlabelled bars."
     output,device = Path(output),choose_device(device)
@@ -291,7 +292,7 @@ def distil(
     torch.manual_seed(seed)
     net = SeriesNet(channels, right_context, teacher.swing_rule)
     output.mkdir(parents=True, exist_ok=True)
-    files = collect_answers(teacher, _unlabelled(bars, windows, simulated, seed), answers or output/'answers', windows, stride, seed, progress)
+    files = collect_answers(teacher, _unlabelled(bars, windows, simulated, seed, reading), answers or output/'answers', windows, stride, seed, progress)
     if not files: raise MoolaError(f"the unlabelled bars hold no {W} bars without a gap: the teachers cannot read them")
     history = teach(net.to(device), files, windows, epochs, seed=seed, progress=progress, state=output/'last.pt')
     net.cpu().requires_grad_(False)

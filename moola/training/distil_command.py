@@ -33,12 +33,11 @@ def moola_distil(
     "Teach a small convolution what trained networks answer on unlabelled bars."
     o = _parser().parse_args(argv)
     from moola import Detector, read_windows   # the front door: the detector's wing comes after this one
-    from moola.training.background import bar_readers
     from moola.training.distil import distil
     if missing := [f for f in (*o.runs, *(o.bars or ())) if not Path(f).exists()]: raise MoolaError(f"there is no {missing[0]}")
-    bars = o.bars and bar_readers(o.bars, **reading_of(vars(o)))
+    reading = reading_of(vars(o))
     teacher = Detector.load(o.runs or None, o.device)
     print(f'{teacher} teaches a student in {o.output}', flush=True)
-    distil(teacher, bars, o.output, read_windows(o.data) if o.data else None, o.right_context, o.channels, o.epochs, o.stride, seed=o.seed,
-           device=teacher.device, overwrite=o.overwrite, progress=True)
+    distil(teacher, o.bars, o.output, read_windows(o.data) if o.data else None, o.right_context, o.channels, o.epochs, o.stride, seed=o.seed,
+           device=teacher.device, overwrite=o.overwrite, progress=True, reading=reading)
     print(f"{Detector.load(o.output, 'cpu')}\nFind expansions with it: moola_predict BARS --model {o.output}")

@@ -89,20 +89,19 @@ def _files(source):
     return bar_files(source) if isinstance(source, (str, Path)) else [source]
 
 # %% ../../nbs/training/12_pretrain.ipynb #96dfc890
-def _pieces(bars, later, rng, size=8192):
+def _pieces(bars, later, rng, reading=None, size=8192):
     "Pieces of the earlier or the later part of each file, files and their pieces in a random order."
     files = [f for source in (bars if isinstance(bars, list) else [bars]) for f in _files(source)]
     for i in rng.permutation(len(files)):
-        table = _table(files[i])
+        table = _table(files[i], reading)
         cut = int(len(table)*(1-_LATER))
         part = table.iloc[cut:] if later else table.iloc[:max(cut-W, 0)]
         pieces = list(bar_pieces(part.reset_index(drop=True), size)) if len(part) else []
         for k in rng.permutation(len(pieces)): yield pieces[k]
 
 # %% ../../nbs/training/12_pretrain.ipynb #0a2bdee3
-def _table(source):
-    if isinstance(source, pd.DataFrame): return source
-    return source() if callable(source) else read_bars(source)
+def _table(source, reading):
+    return source if isinstance(source, pd.DataFrame) else read_bars(source, **(reading or {}))
 
 # %% ../../nbs/training/12_pretrain.ipynb #58f659f0
 def bar_windows(
@@ -111,6 +110,7 @@ def bar_windows(
     rng:np.random.Generator,
     batch:int=64, # Windows at a time
     hold:int=16, # Pieces in the buffer
+    reading:dict|None=None, # Options of read_bars, for files
 )->Iterator[np.ndarray]: # (batch, W, 4), without end
     "Windows from a stream of pieces, as many from each piece as cover it twice."
     def cut(pieces):
@@ -120,7 +120,7 @@ def bar_windows(
             yield np.stack([pieces[i][(s := rng.integers(size[i])):s+W] for i in which])
     while True:
         held,found = [],False
-        for p in _pieces(bars, later, rng):
+        for p in _pieces(bars, later, rng, reading):
             held,found = [*held, p],True
             if len(held) == hold:
                 yield from cut(held)
@@ -132,15 +132,15 @@ def bar_windows(
 class _Masked:
     "Tell hidden bars from those around them."
     name = 'masked'
-    def __init__(self, config, bars):
+    def __init__(self, config, bars, reading=None):
         if bars is None: raise MoolaError("the objective masked needs bars: name a file or a folder")
-        self.config,self.bars = config,bars
+        self.config,self.bars,self.reading = config,bars,reading
 
     def model(self): return _MaskedJade(self.config)
 
     def stream(self, later, rng, batch):
         "Features, targets and hidden bars of batches."
-        for ohlc in bar_windows(self.bars, later, rng, batch):
+        for ohlc in bar_windows(self.bars, later, rng, batch, reading=self.reading):
             if not later: ohlc = np.where((rng.random(len(ohlc)) < .5)[:,None,None], mirrored(ohlc), ohlc)
             hidden = draw_hidden(len(ohlc), rng)
             x = named_features(np.ascontiguousarray(hide_bars(ohlc, hidden)), self.config.features, self.config.swing_rule)
@@ -154,7 +154,7 @@ class _Masked:
 class _Simulated:
     "The tasks themselves, on new simulated windows each time."
     name = 'simulated'
-    def __init__(self, config, bars=None): self.config = config
+    def __init__(self, config, bars=None, reading=None): self.config = config
 
     def model(self): return make_model(self.config)
 
@@ -218,7 +218,7 @@ def _resume(folder, about, model, optimizer, resume, overwrite):
 
 # %% ../../nbs/training/12_pretrain.ipynb #60a4ad87
 def pretrain(
-    bars=None, # A DataFrame of bars, a file, a folder, a function from bar_readers, or a list of these; None for the objective simulated
+    bars=None, # A DataFrame of bars, a file, a folder, or a list of these; None for the objective simulated
     output='artifacts/pretrained', # Folder for pretrained.pt, epoch_metrics.csv, metadata.json
     config:TrainConfig|None=None, # Features, network, batch size, lr, device, seed; None for the default variant's
     objective:str='simulated', # masked or simulated
@@ -228,12 +228,13 @@ def pretrain(
     resume:bool=False, # Continue what is in `output`?
     overwrite:bool=False, # Replace what is in `output`?
     progress:bool=False, # Show a bar?
+    reading:dict|None=None, # Options of read_bars, for files of bars
 )->Path: # pretrained.pt, of the epoch with the lowest validation loss
     "Train a network to start from."
     if config is None: config = make_config()
     if objective not in OBJECTIVES: raise MoolaError(f"objective is {objective!r}: choose {' or '.join(OBJECTIVES)}")
     if epochs < 1 or steps < 1: raise MoolaError(f"epochs is {epochs} and steps {steps}: both must be 1 or more")
-    device,goal,folder = choose_device(config.device),OBJECTIVES[objective](config, bars),Path(output).expanduser()
+    device,goal,folder = choose_device(config.device),OBJECTIVES[objective](config, bars, reading),Path(output).expanduser()
     fresh,lock = not folder.exists(),lock_folder(make_folder(folder))
     try:
         with limit_threads(config.threads), torch.random.fork_rng(range(torch.cuda.device_count())): return _pretrain(goal, folder, config, device, epochs, steps, resume, overwrite, progress)

@@ -38,10 +38,9 @@ def moola_pretrain(
     bars,objective,steps,reading = given.pop('bars'),given.pop('objective', None),given.pop('steps'),reading_of(given)
     if missing := [b for b in bars if not Path(b).exists()]: raise MoolaError(f"there are no bars {missing[0]}")
     epochs,config = make_config(epochs=given.pop('epochs', 20)).epochs,make_config(**given)
-    from moola.training.background import bar_readers
     from moola.training.pretrain import _losses, pretrain
-    file = pretrain(bar_readers(bars, **reading) or None, config.output or 'artifacts/pretrained', config, objective or ('masked' if bars else 'simulated'), epochs=epochs, steps=steps,
-                    resume=config.resume, overwrite=config.overwrite, progress=config.progress)
+    file = pretrain(bars or None, config.output or 'artifacts/pretrained', config, objective or ('masked' if bars else 'simulated'), epochs=epochs, steps=steps,
+                    resume=config.resume, overwrite=config.overwrite, progress=config.progress, reading=reading)
     losses = _losses(file.parent)
     print(f"Validation loss {losses.min():.4f} at epoch {losses.idxmin()} of {len(losses)}, {losses.iloc[0]:.4f} at the first")
     print(f"{file}: train from it with moola_train --init {file.parent}")

@@ -84,7 +84,7 @@ def main(bars=50_000, files=0, file_bars=5000, workers=(), repeats=1, device="cp
         folder = Path(d)
         cost = stages(simulate_bars(bars, 0), folder, device)
         usual = sum(v for k, v in cost.items() if k not in ("reading parquet", "writing probabilities"))
-        rows = [[k, f"{v*1e6:.2f}", f"{v/usual:.1%}", f"{v*YEARS:,.1f}"] for k, v in cost.items()]
+        rows = [[k, f"{v*1e6:.2f}", f"{v/usual:.1%}", f"{v*YEARS:,.1f}"] if v else [k, "too little to tell", "", ""] for k, v in cost.items()]
         rows += [["a file of CSV, spans only", f"{usual*1e6:.2f}", "100.0%", f"{usual*YEARS:,.1f}"]]
         (folder/"files").mkdir()
         for i in range(files): write_table(simulate_bars(file_bars, i), folder/f"files/{i:04d}.parquet")

@@ -144,7 +144,9 @@ def test_a_file_that_is_no_plan(tmp_path, data, sentence):
 
 def test_too_few_sessions_for_a_search(tmp_path):
     plan = TINY | dict(n_windows=12, valid_fraction=.2, test_fraction=0, search=dict(ranges=dict(lr=[1e-3])))
-    with pytest.raises(MoolaError, match="the interval's lower end"): sweep(plan, tmp_path, connect=partial(open_cluster, workers=1))
+    with pytest.raises(MoolaError, match="the interval's lower end"): sweep(plan, tmp_path/"few", connect=partial(open_cluster, workers=1))
+    with pytest.raises(MoolaError, match="4 sessions of 2 to 6 validation windows give no interval"):
+        sweep(plan | dict(n_windows=80, test_fraction=.15), tmp_path/"unequal", connect=partial(open_cluster, workers=1))
 
 
 def answers(rng, skill, n, seeds=3):

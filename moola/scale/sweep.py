@@ -17,7 +17,7 @@ from ..core.errors import MoolaError
 from ..core.files import lock_folder, make_folder, unlock_folder, write_atomic, write_table
 from ..data.splits import clusters, load_windows, Split, split_of
 from ..data.windows import Windows
-from ..metrics.intervals import FEWEST
+from ..metrics.intervals import enough_sessions, FEWEST
 from .cluster import need, open_cluster, run_jobs
 from .grid import make_plan, make_setting, Plan, read_plan, run_key, Setting
 from .results import Answers, _pictures, as_study, flattery, results_table, setting_interval, sweep_page
@@ -186,7 +186,8 @@ def _tell(study, trial, books, setting, status, cluster):
     "The objective of a trial, or how it ended."
     state = need('optuna').trial.TrialState
     if status != 'finished': return study.tell(trial, state=state.PRUNED if status == 'pruned' else state.FAIL)
-    study.tell(trial, setting_interval(_answers(books, setting, 'valid'), books.plan.metric, cluster).low)
+    low = setting_interval(_answers(books, setting, 'valid'), books.plan.metric, cluster).low
+    study.tell(trial, *((low,) if np.isfinite(low) else (None, state.FAIL)))   # a network may have no score
 
 # %% ../../nbs/scale/06_sweep.ipynb #04b66a45
 def _answers(books, setting, part):
@@ -271,8 +272,10 @@ def _check_search(books):
     "An objective that can't be had is said before any work."
     if not books.plan.search: return
     need('optuna')
-    if (n := len(set(_clusters(books, 'valid')))) < FEWEST:
-        raise MoolaError(f"a search needs the interval's lower end, and {n} sessions of validation windows give no interval: {FEWEST} are needed; give more windows or a larger valid_fraction")
+    sizes = np.unique(cluster := _clusters(books, 'valid'), return_counts=True)[1]
+    if not enough_sessions(cluster):
+        raise MoolaError(f"a search needs the interval's lower end, and {len(sizes)} sessions of {sizes.min()} to {sizes.max()} validation windows give no interval: "
+                         f"{FEWEST} of one size are needed, or more; give more windows or a larger valid_fraction")
 
 # %% ../../nbs/scale/06_sweep.ipynb #f620ecca
 def _close(books, settings):

@@ -23,13 +23,14 @@ from moola.core.config import make_config
 from moola.core.names import DISPLACEMENT, STONES
 from moola.data.features import named_features
 from moola.data.plant import simulate_windows
-from moola.data.splits import Split, split_windows
+from moola.data.splits import Split, clusters, split_windows
 from moola.data.windows import join_windows
 from moola.evaluation.baselines import BASELINES
 from moola.metrics.calibration import calibrate, fit_platt
 from moola.metrics.chance import position_prior
 from moola.metrics.choice import choose_segment, evidence
 from moola.metrics.decode import choose_threshold, decode, length_prior, segment_posterior
+from moola.metrics.intervals import interval, recipe_interval
 from moola.metrics.scores import all_cuts, average_precision, best_cut, hit_rate, pooled_prf, window_counts
 from moola.training.augment import mirrored
 from moola.training.many import fit_many
@@ -217,16 +218,32 @@ def prior_score(windows, splits, target):
     return float(np.mean(scores))
 
 
-def difference(a, b, sets, draws=4000, seed=0):
-    "Mean difference in pooled F1 of a over b with its 95 % interval, over windows and over labelled sets: counts (networks, windows, 3)."
-    rng, (n, windows, _) = np.random.default_rng(seed), a.shape
-    value = float((pooled(a) - pooled(b)).mean())
-    times = rng.multinomial(windows, np.full(windows, 1/windows), draws).astype(float)  # how often each window is drawn
-    def scores(counts): return pooled((times @ counts.swapaxes(0, 1).reshape(windows, -1)).reshape(draws, n, 1, 3))
-    d = scores(a) - scores(b)
-    i, j = rng.integers(0, sets, (draws, sets, 1)), rng.integers(0, n//sets, (draws, sets, n//sets))
-    drawn = np.take_along_axis(d, (i*(n//sets) + j).reshape(draws, -1), 1).mean(1)
-    return value, *map(float, np.quantile(drawn, (.025, .975)))
+def pooled_of(counts):
+    "Pooled F1 as a function of how often each window counts, from counts (networks, windows, 3)."
+    def score(w):
+        tp, fp, fn = np.moveaxis(np.tensordot(w, counts, (1, 1)), -1, 0)
+        return 2*tp / np.maximum(2*tp+fp+fn, 1e-12)
+    return score
+
+
+def by_set(score, sets):
+    "A score a labelled set, the mean of its networks; a score a network where there is one set."
+    def grouped(w):
+        s = score(w)
+        return s.reshape(len(w), sets, -1).mean(-1) if sets > 1 else s
+    return grouped
+
+
+def bounds(score, networks, cluster, bounded):
+    "Value and 95 % interval over fresh sessions, and over fresh labelled sets or networks."
+    of = recipe_interval if networks > 1 else interval
+    return tuple(of(score, cluster, bounded=bounded))[:3]
+
+
+def difference(a, b, sets, cluster):
+    "Mean difference in pooled F1 of a over b, paired by labelled set and seed, with its interval: counts (networks, windows, 3)."
+    one, other = pooled_of(a), pooled_of(b)
+    return bounds(by_set(lambda w: one(w) - other(w), sets), sets if sets > 1 else len(a), cluster, False)
 
 
 def difference_of_means(a, b, sets, draws=4000, seed=0):
@@ -236,14 +253,9 @@ def difference_of_means(a, b, sets, draws=4000, seed=0):
     return float(d.mean()), *map(float, np.quantile(d[i, j].mean((1, 2)), (.025, .975)))
 
 
-def level(counts, sets, draws=2000, seed=0):
-    "Mean pooled F1 of networks with its 95 % interval, over windows, labelled sets and networks: counts (networks, windows, 3)."
-    rng, n, windows = np.random.default_rng(seed), len(counts)//sets, counts.shape[1]
-    times = rng.multinomial(windows, np.full(windows, 1/windows), draws).astype(float)
-    scores = pooled((times @ counts.swapaxes(0, 1).reshape(windows, -1)).reshape(draws, len(counts), 1, 3))
-    i, j = rng.integers(0, sets, (draws, sets, 1)), rng.integers(0, n, (draws, sets, n))
-    drawn = np.take_along_axis(scores, (i*n + j).reshape(draws, -1), 1).mean(1)
-    return float(pooled(counts).mean()), *map(float, np.quantile(drawn, (.025, .975)))
+def level(counts, sets, cluster):
+    "Mean pooled F1 of networks with its interval: counts (networks, windows, 3)."
+    return bounds(by_set(pooled_of(counts), sets), sets if sets > 1 else len(counts), cluster, True)
 
 
 def slug(name): return "".join(ch if ch.isalnum() else "_" for ch in name)
@@ -267,7 +279,7 @@ class Results:
                    networks=len(a), windows=a.shape[1], f1=float(pooled(a).mean()))
         if b is not None:
             n = max(len(a), len(b))
-            v, lo, hi = difference(np.repeat(a, n//len(a), 0), np.repeat(b, n//len(b), 0), int(d["sets"]))
+            v, lo, hi = difference(np.repeat(a, n//len(a), 0), np.repeat(b, n//len(b), 0), int(d["sets"]), d[f"{where}|cluster"])
             out |= dict(difference=v, low=lo, high=hi, verdict="better" if lo > 0 else "worse" if hi < 0 else "no difference")
             half = [np.repeat(o, n//len(o)) for o in (d[f"{where}|{kind}|half"], self.files[slug(against)][f"{where}|{base_kind}|half"])]
             out |= dict(zip(("half_difference", "half_low", "half_high"), difference_of_means(*half, int(d["sets"]))))
@@ -309,7 +321,7 @@ def curve(folders, save):
             d = dict(np.load(f))
             for kind in ("bars", "mean"):
                 counts, sets = d[f"simulated|{kind}|counts"].astype(float), int(d["sets"])
-                value = dict(zip(("f1", "low", "high"), level(counts, sets)))
+                value = dict(zip(("f1", "low", "high"), level(counts, sets, d["simulated|cluster"])))
                 rows.append(dict(labels=int(d["labels"]), recipe=str(d["name"]), reading=READ[kind], **value, sets=sets, networks=len(counts)))
     rows.sort(key=lambda o: (o["recipe"], o["reading"], o["labels"]))
     for o in rows: print("{recipe:20} {reading:16} {labels:6} labels  {f1:.3f} [{low:.3f}, {high:.3f}]  {networks} networks on {sets} sets".format(**o))
@@ -348,7 +360,7 @@ def main():
         if o.out:
             o.out.mkdir(parents=True, exist_ok=True)
             keep = {f"{where}|{k}|{m}": np.stack([r[m] for r in rows]) for where, found in out.items() for k, rows in found.items() for m in rows[0]}
-            keep = {k: v.astype(np.int16) if k.endswith("counts") else v for k, v in keep.items()}
+            keep = {k: v.astype(np.int16) if k.endswith("counts") else v for k, v in keep.items()} | {f"{where}|cluster": clusters(t) for where, t in tests.items()}
             np.savez_compressed(o.out/f"{slug(name)}.npz", sets=len(splits), labels=o.labels, name=name, **keep)
 
 

@@ -26,6 +26,7 @@ from table import machine
 
 from moola.core.files import project_root
 from moola.data.plant import simulate_windows
+from moola.data.splits import clusters
 from moola.evaluation.baselines import BASELINES
 from moola.metrics.scores import pooled_prf
 
@@ -56,12 +57,12 @@ def sets_of(labels, sets, train=TRAIN_SEED, test=TEST_SEED):
     return *ex.join_sets(parts), {"simulated": simulate_windows(TEST_WINDOWS, test, version=2)}
 
 
-def keep(folder, name, labels, sets, out):
+def keep(folder, name, labels, sets, tests, out):
     "Write the scores of one experiment, in the form that `experiments.Results` reads."
     folder.mkdir(parents=True, exist_ok=True)
     found = {f"{where}|{k}|{m}": np.stack([r[m] for r in rows])
              for where, d in out.items() for k, rows in d.items() for m in rows[0]}
-    found = {k: v.astype(np.int16) if k.endswith("counts") else v for k, v in found.items()}
+    found = {k: v.astype(np.int16) if k.endswith("counts") else v for k, v in found.items()} | {f"{where}|cluster": clusters(t) for where, t in tests.items()}
     np.savez_compressed(folder/f"{ex.slug(name)}.npz", sets=sets, labels=labels, name=name, **found)
 
 
@@ -78,7 +79,7 @@ def score(o, folder, labels, names, device):
     for name in names:
         change = {} if name in BASELINES else ex.overrides_of(name) | ({"epochs": o.epochs} if o.epochs else {})
         out, took = ex.run_baseline(name, data) if name in BASELINES else ex.run(name, change, data, o.seeds, device)
-        keep(folder, name, labels, sets, out)
+        keep(folder, name, labels, sets, tests, out)
         mean = {k: np.mean([ex.pooled(r["counts"]) for r in rows]) for k, rows in out["simulated"].items()}
         scores = " ".join(f"{k} {v:.3f}" for k, v in mean.items())
         print(f"{name:32} pooled F1: {scores}  {took:.1f} s", flush=True)
@@ -91,7 +92,7 @@ def curve(folders, save):
         if not (file := folder/f"{ex.slug(name)}.npz").exists(): continue
         d = dict(np.load(file))
         counts, sets = d[f"simulated|{kind}|counts"].astype(float), int(d["sets"])
-        f1, low, high = ex.level(counts, sets)
+        f1, low, high = ex.level(counts, sets, d["simulated|cluster"])
         rows.append(dict(labels=int(d["labels"]), recipe=name, reading=ex.READ[kind], f1=f1, low=low, high=high,
                          sets=sets, networks=len(counts)))
     rows.sort(key=lambda o: (o["recipe"], o["reading"], o["labels"]))

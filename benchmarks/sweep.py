@@ -39,7 +39,7 @@ def main(runs=8, epochs=20, device="cpu", workers=(1, 2), save=None):
     for w in workers:
         whole, steady = timed(runs, epochs, device, w, together)
         base = base or (whole, steady)
-        rows.append([f"{w} {'GPU' if together else 'process'}{'s'*(w > 1)}", f"{whole:.1f}", f"{runs/whole*3600:,.0f}", f"{steady:,.0f}", f"{steady/base[1]:.2f} x"])
+        rows.append([f"{w} {'GPU' if together else 'process'}{('s' if together else 'es')*(w > 1)}", f"{whole:.1f}", f"{runs/whole*3600:,.0f}", f"{steady:,.0f}", f"{steady/base[1]:.2f} x"])
     what = f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}, groups of {_TOGETHER}" if together else "one network a job"
     show_table(f"A sweep of {runs} runs of {epochs} epochs on 174 windows ({what})", rows, ("torch", "distributed"),
                ["The first column counts the start of the workers and, on a GPU, compilation; the last two begin where each worker has answered once."], save,

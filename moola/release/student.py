@@ -71,12 +71,12 @@ def _taught(folder, about):
             Check('taught on bars of a market', there, f"{about['data']['pieces']} pieces of unlabelled bars" if there else "on simulated bars and labelled windows alone")]
 
 # %% ../../nbs/release/02_student.ipynb #246ad938
-def _unread(folder, bars, reading):
+def _unread(folder, bars, reading=None):
     "Has it learned from the bars that it is judged on? Five bars in a row tell."
     name,files = 'judged on bars that it has not read',sorted((folder/'answers').glob('*.npz'))
     if not files: return Check(name, True, "its teachers' answers are not at hand, so that could not be compared")
     def fives(o): return np.ascontiguousarray(np.lib.stride_tricks.sliding_window_view(o, 5, axis=0).reshape(-1, 20), np.float64).view('V160').ravel()
-    own = fives(read_bars(bars, **reading)[OHLC].to_numpy())
+    own = fives(read_bars(bars, **(reading or {}))[OHLC].to_numpy())
     read = np.zeros(len(own), bool)
     for f in files:
         with np.load(f) as z: read |= np.isin(own, fives(z['ohlc']))

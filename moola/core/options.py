@@ -83,12 +83,15 @@ def add_reading(
 
 def reading_of(
     given:dict, # Options by name; those of reading are taken out of it
+    bars=True, # The file of bars that they are for; empty where none was named
 )->dict: # Arguments of read_bars
     "The options of reading that were given."
     own = {f.name: given.pop(f.name) for f in fields(ReadOptions) if f.name in given}
     columns = own.pop('columns') if isinstance(own.get('columns'), dict) else None
     out = {k: _pairs(v) if k == 'columns' else v for k,v in asdict(ReadOptions(**own)).items() if v is not None}
-    return out | (dict(columns=columns) if columns else {})
+    out |= dict(columns=columns) if columns else {}
+    if out and not bars: raise MoolaError(f"--{next(iter(out)).replace('_','-')} says how a file of bars is read: it goes with --bars")
+    return out
 
 def _pairs(text):
     "Columns by name: close=Last,open=1."

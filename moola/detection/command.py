@@ -189,8 +189,7 @@ def moola_export(
 
 def _export(args):
     from moola.detection.export import export_onnx, free_path, onnx_module
-    path,reading = free_path(args.file, args.overwrite),reading_of(vars(args))
-    if reading and not args.bars: raise MoolaError(f"--{next(iter(reading)).replace('_','-')} says how a file of bars is read: it goes with --bars")
+    path,reading = free_path(args.file, args.overwrite),reading_of(vars(args), args.bars)
     _may_write(path.resolve(), 'FILE')
     for name in ('onnx','onnxscript','onnxruntime'): onnx_module(name)
     if missing := [m for m in args.model if not Path(m).exists()]: raise MoolaError(f"there is no run or model {missing[0]}")

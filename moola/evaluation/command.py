@@ -86,8 +86,7 @@ def moola_evaluate(
     "Cross-validate a variant: out-of-fold scores with intervals, beside baselines, into artifacts/evaluations/. With --bars: what finished models are worth on bars in a row."
     given = vars(evaluate_parser().parse_args(argv))
     own,rows = ({k: given.pop(k) for k in names} for names in ((*_OPTIONS, *_SWITCHES), ('models', *_ROWS)))
-    reading = reading_of(given)
-    if reading and not rows['bars']: raise MoolaError(f"--{next(iter(reading)).replace('_','-')} says how a file of bars is read: it goes with --bars")
+    reading = reading_of(given, rows['bars'])
     if any(v not in (None, []) for v in rows.values()): return _evaluate_rows(_check_rows(rows, own, given), given, reading)
     config = make_config(**{k: v for k,v in given.items() if v is not None})
     _check_options(config, own)

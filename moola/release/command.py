@@ -33,8 +33,7 @@ def moola_promote(
 ):
     "Put a run into artifacts/production/ once it has passed every check, or go back to the model before."
     args = promote_parser().parse_args(argv)
-    args.reading = reading_of(vars(args))
-    if args.reading and not args.bars: raise MoolaError(f"--{next(iter(args.reading)).replace('_','-')} says how a file of bars is read: it goes with --bars")
+    args.reading = reading_of(vars(args), args.bars)
     (_rollback if args.rollback else _promote)(args)
 
 def _shown(path): return os.path.relpath(path)

@@ -40,7 +40,7 @@ site: $(READY)  ## Build the site into _proc/_docs
 readme: $(READY)  ## Write README.md from nbs/index.ipynb
 	@$(BIN)/python .ci/readme.py
 
-pages: $(READY)  ## Run every page, store what it shows, and write README.md: about twenty minutes
+pages: $(READY)  ## Run every page, store what it shows, and write README.md: about half an hour
 	@OMP_NUM_THREADS=1 PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python .ci/pages.py --workers 2 $(ARGS)
 	@$(if $(ARGS),true,$(BIN)/python .ci/commands.py)
 

@@ -1,6 +1,6 @@
 """The experiments behind `recommended`: each changes one thing, and is kept only where its paired interval excludes zero.
 
-    python benchmarks/experiments.py --out FOLDER [NAME ...]                train and score; without names, all experiments
+    python benchmarks/experiments.py --out FOLDER [NAME ...]                train and score what FOLDER lacks; without names, all experiments
     python benchmarks/experiments.py --bench real-rule-v1 --out FOLDER      the same on real bars, labelled by the hindsight rule
     python benchmarks/experiments.py --table FOLDER --save FILE             the table with intervals, in Markdown and as JSON
     python benchmarks/experiments.py --curve FOLDER ... --save FILE         scores by number of labels, a folder of `--labels N --out FOLDER` each
@@ -352,6 +352,7 @@ def main():
         every = pooled_prf(t.mask, np.ones(t.mask.shape), .5).f1
         print(f"{where}: {len(t)} windows; marking every bar {every:.3f}, position prior {prior_score(windows, splits, t.mask):.3f}")
     for name in o.names or (*EXPERIMENTS, *BASELINES):
+        if o.out and (o.out/f"{slug(name)}.npz").exists(): continue
         out, trained = (run_baseline(name, data) if name in BASELINES else
                         run(name, overrides_of(name) | ({"epochs": o.epochs} if o.epochs else {}), data, o.seeds, device))
         mean = {where: [np.mean([pooled(r["counts"]) for r in rows]) for rows in found.values()] for where, found in out.items()}

@@ -3,7 +3,10 @@
     python benchmarks/series_v1.py --device cuda --save benchmarks/results/series-v1.json
     python benchmarks/series_v1.py --expansions 60 --epochs 30 --networks 2 --unlabelled 20000 --right-context 31 --only simulated
 
-Two series. `simulated`: sessions of `simulate_labelled_bars`, whose expansions are all known; teachers learn from 174 simulated windows.
+Three series. `simulated`: sessions of `simulate_labelled_bars`, whose expansions are all known; teachers learn from 174 simulated windows, and
+everyone's unlabelled bars are sessions of the same market whose labels nobody reads. `rule`: real bars of another month and of another
+instrument, labelled by the hindsight rule in windows 25 bars apart, the strongest first, where labels of two windows overlap; teachers learn from
+windows of three other months that the same rule labelled.
 `planted`: real bars of two months that nothing reads, with a surge pasted into each 230 bars. Teachers learn from 130 of the labelled windows
 of the two other months, and the surges that are scored come from the other 44. Real surges that are there already count as false alarms of
 everybody. Teachers see as many unlabelled windows as labelled ones. Students learn from unlabelled bars of other files than those that are scored.
@@ -19,7 +22,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import real_rule_v1
 import torch
+from real_rule_v1 import TESTS, TRAIN
 from series_networks import background, edges, networks
 from table import machine
 
@@ -27,9 +32,10 @@ from moola.core.files import project_root
 from moola.core.names import OHLC, W
 from moola.data.bars import segment_bars
 from moola.data.plant import simulate_labelled_bars, simulate_windows
-from moola.data.simulate import SESSION, simulate_bars
+from moola.data.simulate import SESSION
 from moola.data.spans import mask_to_spans, match_spans
 from moola.data.windows import read_windows
+from moola.labels.rule import hindsight_spans
 from moola.metrics.decode import threshold_spans
 from moola.metrics.intervals import interval, paired_interval, score_of
 from moola.metrics.scores import counts_f1
@@ -70,7 +76,8 @@ def simulated(o):
     target = np.zeros(len(test.bars), bool)
     for a, b in test.spans: target[a:b] = True
     x, cuts = np.ascontiguousarray(test.bars[OHLC]), range(SESSION, len(target), SESSION)
-    return list(zip(np.split(x, cuts), np.split(target, cuts))), [simulate_bars(o.unlabelled, seed=SEED+1)], simulate_windows(174, 7)
+    market = simulate_labelled_bars(o.unlabelled//EVERY, seed=SEED+1).bars
+    return list(zip(np.split(x, cuts), np.split(target, cuts))), [market], simulate_windows(174, 7)
 
 
 def real_bars(file):
@@ -93,6 +100,26 @@ def planted(o, folder):
         if read < o.unlabelled: unlabelled.append(real_bars(folder/f"{name}.parquet"))
         read += len(unlabelled[-1])
     return tests, unlabelled, windows[order[HELD_OUT:]]
+
+
+def rule_marks(ohlc, step=25):
+    "Bars of a stretch that the rule labels, (n,) bool: of windows `step` bars apart, the strongest label first and none over another."
+    starts, mask = np.arange(0, len(ohlc)-W+1, step), np.zeros(len(ohlc), bool)
+    spans, _, strength = hindsight_spans(ohlc[starts[:, None] + np.arange(W)])
+    for i in np.argsort(-strength, kind="stable"):
+        a, b = spans[i] + starts[i]
+        if strength[i] > 0 and not mask[a:b].any(): mask[a:b] = True
+    return mask
+
+
+def by_rule(o, folder):
+    tests = []
+    for name in (n for names in TESTS.values() for n in names):
+        bars = real_bars(folder/f"{name}.parquet")
+        stretches = [np.ascontiguousarray(bars[OHLC][a:b]) for a, b in segment_bars(bars) if b-a > EVERY + W]
+        tests += [(x, rule_marks(x)) for x in stretches]
+    apart = [n for names in TESTS.values() for n in names]
+    return tests, [real_bars(folder/f"{n}.parquet") for n in (*TEST, *UNLABELLED) if n not in apart], real_rule_v1.load(TRAIN)
 
 
 def blocks_of(tests, probs):
@@ -173,7 +200,9 @@ def run(name, data, o, rows):
         keep()
 
 
-VARIANTS = {"student, 31, a quarter of the bars": dict(bars=.25), "student, 31, nothing pasted": dict(labelled=False), "student, 31, 64 channels": dict(channels=64),
+SERIES = ("simulated", "planted", "rule")
+VARIANTS = {"student, 31, pasted three times": dict(pastes=3), "student, 31, pasted three times, twice as long": dict(pastes=3, epochs=40),
+            "student, 31, pasted three times, 64 channels": dict(pastes=3, channels=64), "student, 31, a quarter of the bars": dict(bars=.25), "student, 31, nothing pasted": dict(labelled=False), "student, 31, 64 channels": dict(channels=64),
             "student, 31, twice as long": dict(epochs=40), "student, 31, teachers at stride 2": dict(stride=2)}
 
 
@@ -186,15 +215,16 @@ def main():
     p.add_argument("--student-epochs", type=int, default=20)
     p.add_argument("--stride", type=int, default=1, help="bars between the windows of the networks' scan that is scored")
     p.add_argument("--right-context", type=int, nargs="+", default=[31, 10, 3, 0])
-    p.add_argument("--only", choices=("simulated", "planted"))
-    p.add_argument("--variants", action="store_true", help="also students that differ in one thing")
+    p.add_argument("--only", nargs="+", choices=SERIES, default=SERIES, help="series; default: all")
+    p.add_argument("--variants", nargs="*", metavar="WORD", help="also students that differ in one thing; with words, those whose name ends in one of them")
     p.add_argument("--device", default="cpu")
     p.add_argument("--limit", type=float, default=1e9, help="seconds after which no further student is begun")
     p.add_argument("--output", type=Path, default=Path(os.environ.get("OUT") or project_root()/"artifacts"/"benchmarks"/"series-v1"))
     p.add_argument("--answers", type=Path, help="folder of the teachers' answers; default: answers in --output")
     p.add_argument("--save", type=Path)
     o = p.parse_args()
-    o.began, o.variants, rows = time.perf_counter(), VARIANTS if o.variants else {}, []
+    o.began, rows = time.perf_counter(), []
+    o.variants = {} if o.variants is None else {k: v for k, v in VARIANTS.items() if not o.variants or k.endswith(tuple(o.variants))}
     where = machine("torch", "numba") if o.device == "cpu" else f"{torch.cuda.get_device_name(0)}, {machine('torch', 'numba')}"
     about = {k: v for k, v in vars(o).items() if k not in ("save", "output", "answers", "began", "variants", "limit")}
     def write(rows):
@@ -203,8 +233,8 @@ def main():
     o.output.mkdir(parents=True, exist_ok=True)
     print(where, about, flush=True)
     folder = real_folder()
-    parts = [run("simulated", lambda: simulated(o), o, rows)] if o.only != "planted" else []
-    if o.only != "simulated" and folder: parts.append(run("planted", lambda: planted(o, folder), o, rows))
+    data = dict(simulated=lambda: simulated(o), planted=lambda: planted(o, folder), rule=lambda: by_rule(o, folder))
+    parts = [run(k, data[k], o, rows) for k in o.only if k == "simulated" or folder]
     for part in parts: next(part)            # the readers that everyone wants
     for part in parts: next(part, None)      # what differs in one thing
     if not folder: print("no shared/data: the series of real bars is left out")

@@ -102,14 +102,15 @@ def collect_answers(
     stride:int=8, # Bars between the windows that the teachers read
     seed:int=0, # Of the places of surges
     progress:bool=False, # Show a bar?
+    pastes:int=1, # Times that surges are pasted into each piece, at other places
 )->list[Path]: # A file a piece and version: ohlc and prob
     "Let the teachers read each piece as it is, upside down, and with surges pasted in."
     folder,files,key = Path(folder),[],teacher_key(teacher, stride)
     folder.mkdir(parents=True, exist_ok=True)
     for i,x in enumerate(tqdm(pieces, unit='piece', disable=not progress)):
         versions = [x, mirrored(x)]
-        if windows is not None:
-            pasted = paste_surges(x, windows, np.random.default_rng([seed, i]))
+        for k in range(pastes if windows is not None else 0):
+            pasted = paste_surges(x, windows, np.random.default_rng([seed, i, k] if k else [seed, i]))
             versions += [pasted, mirrored(pasted)]
         for o in versions:
             o = np.ascontiguousarray(o)
@@ -263,9 +264,9 @@ def _unlabelled(bars, windows, simulated, seed, reading):
     warnings.warn(NO_BARS, stacklevel=3)
     return [*bar_pieces(simulate_bars(simulated, seed=seed+1)), *([] if windows is None else windows.ohlc)]
 
-def _check(teacher, output, stride, epochs, overwrite):
+def _check(teacher, output, stride, epochs, pastes, overwrite):
     if getattr(teacher, 'once', False): raise MoolaError(f"{teacher.runs[0]} is a student: the teachers of a student are runs")
-    for name,value,most in (('stride', stride, 63), ('epochs', epochs, 10**6)):
+    for name,value,most in (('stride', stride, 63), ('epochs', epochs, 10**6), ('pastes', pastes, 100)):
         if type(value) is not int or not 1 <= value <= most: raise MoolaError(f"{name} is {value!r}: it must be a whole number from 1 to {most:,}")
     if (output/STUDENT).exists() and not overwrite: raise MoolaError(f"{output/STUDENT} is already there: name another output, or overwrite it")
 
@@ -278,6 +279,7 @@ def distil(
     channels:int=32, # Channels of the student
     epochs:int=20, # Passes over the answers
     stride:int=8, # Bars between the windows that the teachers read, 1 to 63
+    pastes:int=1, # Times that surges are pasted into each piece, at other places
     simulated:int=50_000, # Simulated bars that stand in where there are no others
     seed:int=0,
     answers:Path=None, # Folder of the answers; None for `answers` in the output
@@ -288,21 +290,21 @@ def distil(
 )->SeriesNet: # Also in student.pt
     "Teach a convolution over the series what networks answer on unlabelled bars."
     output,device = Path(output),choose_device(device)
-    _check(teacher, output, stride, epochs, overwrite)
+    _check(teacher, output, stride, epochs, pastes, overwrite)
     torch.manual_seed(seed)
     net = SeriesNet(channels, right_context, teacher.swing_rule)
     output.mkdir(parents=True, exist_ok=True)
-    files = collect_answers(teacher, _unlabelled(bars, windows, simulated, seed, reading), answers or output/'answers', windows, stride, seed, progress)
+    files = collect_answers(teacher, _unlabelled(bars, windows, simulated, seed, reading), answers or output/'answers', windows, stride, seed, progress, pastes)
     if not files: raise MoolaError(f"the unlabelled bars hold no {W} bars without a gap: the teachers cannot read them")
     history = teach(net.to(device), files, windows, epochs, seed=seed, progress=progress, state=output/'last.pt')
     net.cpu().requires_grad_(False)
-    versions = 1 if windows is None else 2
+    versions = 1 if windows is None else 1+pastes
     plain = files[::2*versions]   # the bars as they are, neither upside down nor with surges
     about = dict(teachers=list(teacher.runs), threshold=equal_threshold(net, plain, teacher.threshold),
                  decoder=dict(min_length=teacher.min_length, max_gap=teacher.max_gap), feature_reference=reference_of(plain, teacher.swing_rule),
                  calibration=dict(zip('ab', fitted)) if (fitted := getattr(teacher, 'calibration', None)) else None,
                  data=dict(pieces=len(plain), unlabelled=bars is not None, labelled=0 if windows is None else len(windows),
-                           windows=None if windows is None else windows.fingerprint, stride=stride, epochs=epochs, seed=seed),
+                           windows=None if windows is None else windows.fingerprint, stride=stride, pastes=pastes, epochs=epochs, seed=seed),
                  versions=dict(python=platform.python_version(), torch=str(torch.__version__)))
     save_student(output/STUDENT, net, **about)
     write_atomic(output/'student.json', lambda f: f.write(json.dumps(about | dict(losses=history), indent=1).encode()))

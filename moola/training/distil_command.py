@@ -19,7 +19,8 @@ def _parser():
     p.add_argument('--data', metavar='FILE', help='Labelled windows, whose surges are pasted into the bars (default: none)')
     p.add_argument('--output', default='artifacts/student', metavar='FOLDER', help='Where student.pt goes (default: %(default)s)')
     for name,default,doc in (('right-context', 31, 'Bars after a bar that its answer may use, 0 to 31'), ('channels', 32, 'Channels of the student'),
-                             ('epochs', 20, 'Passes over the answers'), ('stride', 8, 'Bars between the windows that the teachers read, 1 to 63'), ('seed', 0, "Seed of the student's first weights")):
+                             ('epochs', 20, 'Passes over the answers'), ('stride', 8, 'Bars between the windows that the teachers read, 1 to 63'),
+                             ('pastes', 1, 'Times that labelled surges are pasted into the bars, 1 to 100'), ('seed', 0, "Seed of the student's first weights")):
         p.add_argument(f'--{name}', type=int, default=default, metavar='N', help=f'{doc} (default: %(default)s)')
     p.add_argument('--device', default='auto', metavar='NAME', help='Where the teachers read and the student learns: cpu, cuda, or auto for cuda where there is one (default: %(default)s)')
     p.add_argument('--overwrite', action='store_true', help='Replace a student that is there (default: refuse)')
@@ -38,6 +39,6 @@ def moola_distil(
     reading = reading_of(vars(o))
     teacher = Detector.load(o.runs or None, o.device)
     print(f'{teacher} teaches a student in {o.output}', flush=True)
-    distil(teacher, o.bars, o.output, read_windows(o.data) if o.data else None, o.right_context, o.channels, o.epochs, o.stride, seed=o.seed,
+    distil(teacher, o.bars, o.output, read_windows(o.data) if o.data else None, o.right_context, o.channels, o.epochs, o.stride, o.pastes, seed=o.seed,
            device=teacher.device, overwrite=o.overwrite, progress=True, reading=reading)
     print(f"{Detector.load(o.output, 'cpu')}\nFind expansions with it: moola_predict BARS --model {o.output}")

@@ -287,7 +287,7 @@ def test_settings_are_checked(saved, tmp_path):
     with pytest.raises(MoolaError, match="was saved with bar"): load_stream(tmp_path/"state.json", detector, bar="5min")
     with pytest.raises(MoolaError, match="no option 'tride'"): load_stream(tmp_path/"state.json", detector, tride=2)
     for wrong, text in ((dict(threshold=0), "threshold is 0"), (dict(min_length=0), "min_length"), (dict(max_gap=-1), "max_gap"), (dict(bar=0), "bar is 0"),
-                        (dict(stride=64), "stride is 64")):
+                        (dict(stride=80), "stride is 80")):
         with pytest.raises(MoolaError, match=text): detector.stream(**wrong)
 
 

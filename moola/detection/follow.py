@@ -61,7 +61,7 @@ def follow_parser():
     parser = Parser(prog='moola_follow', usage='%(prog)s [options] [FILE]', description=moola_follow.__doc__, allow_abbrev=False)
     parser.add_argument('file', nargs='?', default='-', metavar='FILE', help='CSV file that grows, with a header; - for standard input (default: -)')
     parser.add_argument('--model', action='append', metavar='FOLDER', help='As for moola_predict (default: the model in production)')
-    parser.add_argument('--patience', type=int, metavar='N', help="Bars that have closed after a bar when it is first read, 0 to 81 (default: 19, or a student's own)")
+    parser.add_argument('--patience', type=int, metavar='N', help="Bars that have closed after a bar when it is first read, 0 to 81 (default: 3, or a student's own)")
     parser.add_argument('--threshold', type=float, metavar='X', help="A bar is marked at or above it (default: the model's own)")
     parser.add_argument('--min-move-atr', type=float, default=0., metavar='X', help='Smallest move, in ATR of the bars before (default: 0)')
     parser.add_argument('--time-format', metavar='FORMAT', help='How times are written, such as %%d/%%m/%%Y %%H:%%M, DMY, MDY, s or ms (default: told from the first bar)')

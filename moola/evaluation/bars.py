@@ -149,7 +149,7 @@ def evaluate_bars(
     bars, # A file of bars
     labels, # A file of labels, as for read_labels
     models:list=(), # What Detector.load takes, each a system of its own; empty for the model in production
-    patience:list=(), # For each model that reads windows: bars that have closed after a bar when it is first read; empty for 19
+    patience:list=(), # For each model that reads windows: bars that have closed after a bar when it is first read; empty for 3
     device:str='auto',
     progress:bool=True, # Show bars?
     reading:dict|None=None, # Options of read_bars

@@ -19,16 +19,17 @@ def notebooks():
 
 
 def production():
-    "The model that comes with moola: source in `artifacts/production/`, relative path in the package."
-    for name in ("model.pt", "model.json", "README.md"):
-        if (file := Path("artifacts", "production", name)).is_file(): yield file, f"{cfg['lib_name']}/production/{name}"
+    "The models that come with moola: source in `artifacts/production/` and `artifacts/included/student/`, relative path in the package."
+    for folder in ("production", "included/student"):
+        for name in ("model.pt", "model.json", "README.md"):
+            if (file := Path("artifacts", folder, name)).is_file(): yield file, f"{cfg['lib_name']}/{folder}/{name}"
 
 
 def extras(): return [*notebooks(), *production()]
 
 
 class BuildWithExtras(build_py):
-    "Copies the papermill notebooks into the wheel, as `moola/notebooks/`, and the model, as `moola/production/`; a checkout reads both where they are."
+    "Copies the papermill notebooks into the wheel, as `moola/notebooks/`, and the models, as `moola/production/` and `moola/included/student/`; a checkout reads both where they are."
     def run(self):
         super().run()
         if self.editable_mode: return

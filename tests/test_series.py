@@ -1,6 +1,7 @@
 "The convolution over a series: what no page has room to show."
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -328,3 +329,39 @@ def test_a_student_on_labelled_windows(project, capsys):
                         "--folds does not go with": ["--data", "new.parquet", "--folds", "3"],
                         "gone.parquet does not exist": ["--data", "gone.parquet"], "there is no model nowhere": ["nowhere", "--data", "new.parquet"]}.items():
         with pytest.raises(SystemExit, match=words): moola_evaluate(["artifacts/student", *argv])
+
+
+def test_the_student_that_comes_along(tmp_path, monkeypatch, capsys):
+    "Every command finds it by its name; on bars that neither has read it stands above the default model, and its spans are final after ten bars."
+    from moola.detection.command import moola_export, moola_predict
+    from moola.evaluation.command import moola_evaluate
+    from moola.metrics.calibration import calibrate_prob
+    from moola.metrics.scores import average_precision
+    monkeypatch.chdir(tmp_path)
+    one, other = Detector.load("student", "cpu"), Detector.load(device="cpu")
+    assert one.once and one.right_context == 10 and not other.once and Path(one.runs[0]).name == "student"
+    labelled = simulate_labelled_bars(60, seed=77)
+    target = np.zeros(len(labelled.bars), bool)
+    for a, b in labelled.spans: target[a:b] = True
+    found = [d.scan(labelled.bars, types=False, **how).probabilities.probability.to_numpy(float) for d, how in ((one, {}), (other, dict(stride=2)))]
+    there = ~np.isnan(found).any(0)
+    scores = [average_precision(target[None, there], p[None, there]) for p in found]
+    assert scores[0] > scores[1] > .3
+    assert abs(calibrate_prob(found[0][there], *one.calibration).mean() - target[there].mean()) < .01    # calibrated for bars in a row
+    stream = one.stream(bar="1min")
+    finals = [e for b in labelled.bars[:2000].itertuples() for e in stream.push(b).events if e.kind == "final"]
+    assert finals and max(e.row - e.end_bar for e in finals) <= 12
+    spans = one.scan(labelled.bars, types=False).spans
+    sure = {(v.start_bar, v.end_bar): v.confidence for v in spans.itertuples()}
+    assert all(sure[e.start_bar, e.end_bar] == e.confidence for e in finals)
+    share = [target[a:b+1].mean() for a, b in sure]
+    assert abs(spans.confidence.mean() - np.mean(share)) < .1      # of a span's bars as many are labelled as it says
+    labelled.bars[:3000].to_csv("bars.csv", index=False)
+    times = labelled.bars.timestamp.to_numpy()
+    pd.DataFrame(dict(start_time=times[labelled.spans[:, 0]], end_time=times[labelled.spans[:, 1]-1]))[:10].to_csv("labels.csv", index=False)
+    moola_predict(["bars.csv", "--model", "student", "--out", "spans.csv"])
+    moola_export(["student", "student.onnx"])
+    moola_evaluate(["student", "--bars", "bars.csv", "--labels", "labels.csv", "--plot", "rows.png"])
+    assert len(pd.read_csv("spans.csv")) and Path("student.onnx").stat().st_size and "student" in capsys.readouterr().out
+    save_student(tmp_path/"student", net_of(3))   # a file of that name is meant, where there is one
+    assert Detector.load("student", "cpu").right_context == 3

@@ -14,6 +14,7 @@ from ..core.command import command, Parser
 from ..core.errors import MoolaError
 from ..core.options import add_options, add_reading, read_options, reading_of
 from .options import ScanOptions, SpanOptions
+from ..models.included import find_model
 
 # %% ../../nbs/detection/06_command.ipynb #c6607040
 TABLES = dict(out='The spans', probabilities='A probability for every bar', drift='How far each feature is from what the model learned from')
@@ -78,7 +79,7 @@ def predict_parser():
     "The options of `moola_predict`."
     parser = Parser(prog='moola_predict', usage='%(prog)s [options] BARS', description=moola_predict.__doc__, allow_abbrev=False)
     parser.add_argument('bars', metavar='BARS', help='CSV or parquet file with a time, open, high, low and close')
-    parser.add_argument('--model', action='append', metavar='FOLDER', help="A run's folder, a promoted model's or a checkpoint; given several times, "
+    parser.add_argument('--model', action='append', metavar='FOLDER', help="A run's folder, a promoted model's, a checkpoint, or 'student' for the fast one that comes with moola; given several times, "
                         "the mean of their probabilities is taken (default: artifacts/production, or the model that comes with moola)")
     for name,text in TABLES.items(): parser.add_argument(_option(name), metavar='FILE', help=f'{text}, as CSV or parquet by the suffix (default: not written)')
     for name,(text,kinds) in OTHERS.items(): parser.add_argument(_option(name), metavar='FILE', help=f'{text}, {kinds[0]} (default: not written)')
@@ -102,7 +103,7 @@ def _predict(bars, model, device, overwrite, quiet, out, probabilities, drift, d
     "Check, compare, scan, write, and report what was found."
     files = check_outputs(dict(out=out, probabilities=probabilities, drift=drift, drift_plot=drift_plot, about=about, chart=chart), bars, overwrite)
     if not Path(bars).exists(): raise MoolaError(f"there is no file {bars}")
-    if missing := [m for m in model or [] if not Path(m).exists()]: raise MoolaError(f"there is no model {missing[0]}")
+    for m in model or (): find_model(m)
     from moola.data.read import read_bars
     from moola.detection.detector import bars_drift, load_predictor
     from moola.detection.scan import scan
@@ -192,7 +193,7 @@ def _export(args):
     path,reading = free_path(args.file, args.overwrite),reading_of(vars(args), args.bars)
     _may_write(path.resolve(), 'FILE')
     for name in ('onnx','onnxscript','onnxruntime'): onnx_module(name)
-    if missing := [m for m in args.model if not Path(m).exists()]: raise MoolaError(f"there is no run or model {missing[0]}")
+    for m in args.model: find_model(m)
     if args.bars and not Path(args.bars).exists(): raise MoolaError(f"there is no file {args.bars}")
     from moola.data.read import read_bars
     from moola.detection.detector import Detector

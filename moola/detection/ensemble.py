@@ -19,7 +19,7 @@ from ..data.features import fill_windows
 from ..data.swings import as_ohlc
 from ..models.checkpoint import model_from_checkpoint, read_checkpoint
 from ..models.exact import pack, read_spans
-from ..models.included import default_model
+from ..models.included import default_model, find_model
 from ..models.series import FIELD, series_features, SeriesNet
 from ..models.student import is_student, load_student
 
@@ -37,6 +37,7 @@ class Ensemble:
     max_gap:int=0 # Gaps of up to this many unmarked bars inside a span are closed
     calibration:tuple|None=None # Scale and offset that make a calibrated probability of a logit; None where nothing was fitted
     feature_reference:dict|None=None # Features of the training windows in brief, from describe_features; None where there is none
+    span_calibration:tuple|None=None # The same for the bars of a span, which are those it was most sure of; None for `calibration`
 
     @property
     def right_context(self)->int:
@@ -48,6 +49,11 @@ class Ensemble:
     def once(self)->bool:
         "Are the networks students, which read every bar once?"
         return isinstance(self.models[0], SeriesNet)
+
+    @property
+    def for_spans(self)->tuple|None:
+        "Scale and offset for the confidence of a span."
+        return self.span_calibration or self.calibration
 
     @property
     def least(self)->int:
@@ -71,7 +77,7 @@ def load_ensemble(
     kind:type=Ensemble, # What to make of them
 )->Ensemble:
     "One model, or several together."
-    runs = [default_model()] if model is None else [model] if isinstance(model, (str, Path)) else list(model)
+    runs = [default_model()] if model is None else [find_model(m) for m in ([model] if isinstance(model, (str, Path)) else model)]
     if not runs: raise MoolaError("a detector needs at least one model")
     device,students = choose_device(device),[is_student(r) for r in runs]
     if any(students): return _load_students(runs, students, device, kind)
@@ -90,10 +96,11 @@ def _averaged(kind, models, about, swing_rule, device, runs):
     "One detector: means of thresholds and calibrations, the longest `min_length` and `max_gap`."
     threshold = float(np.mean([c['threshold'] for c in about]))
     min_length,max_gap = (max(c['decoder'][k] for c in about) for k in ('min_length','max_gap'))
-    fitted = [c['calibration'] for c in about]
-    calibration = tuple(float(np.mean([c[k] for c in fitted])) for k in 'ab') if all(fitted) else None
+    def mean(name):
+        fitted = [c.get(name) for c in about]
+        return tuple(float(np.mean([c[k] for c in fitted])) for k in 'ab') if all(fitted) else None
     return kind(models, tuple(about[0]['features']), swing_rule, threshold, min_length, device, [str(r) for r in runs],
-                max_gap, calibration, about[0]['feature_reference'])
+                max_gap, mean('calibration'), about[0]['feature_reference'], mean('span_calibration'))
 
 def _load_students(runs, students, device, kind):
     if not all(students): raise MoolaError(f"{runs[students.index(True)]} is a student and {runs[students.index(False)]} is none: their answers cannot be averaged")

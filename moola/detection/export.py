@@ -85,7 +85,7 @@ def _model_schema(
     import moola
     d = detector
     about = dict(moola=moola.__version__, features=feature_schema(d.features), window=W, swing_rule=d.swing_rule, threshold=d.threshold,
-                 min_length=d.min_length, max_gap=d.max_gap, calibration=d.calibration and dict(zip('ab', d.calibration)),
+                 min_length=d.min_length, max_gap=d.max_gap, calibration=d.calibration and dict(zip('ab', d.calibration)), span_calibration=d.span_calibration and dict(zip('ab', d.span_calibration)),
                  window_types=list(LABELS), right_context=d.right_context, networks=[Path(r).name for r in d.runs])
     if d.once: about |= dict(window=None, window_types=[], warm_up=warm_up(d), layout=['stretches','features','bars'])
     return {k: json.dumps(v) for k,v in about.items()}

@@ -299,7 +299,7 @@ def scan(
     starts,windows,prob,live,kind = (_read_once if detector.once else _read_all)(ohlc, segments, detector, o, types, progress)
     limits,calibration = by_these_bars(limits, detector, bars.timestamp, prob, segments)
     read,kinds = windows/(1+(o.to_bar-o.from_bar)//o.stride),(lambda s: span_types(s, starts, kind, o)) if types else None
-    spans = find_spans(bars, prob, segments, limits.threshold, limits.min_length, limits.max_gap, calibration, kinds, read)
+    spans = find_spans(bars, prob, segments, limits.threshold, limits.min_length, limits.max_gap, calibration if limits.base_rate is not None else detector.for_spans, kinds, read)
     spans = _in_the_file(spans, stretches)
     unread = why_unread(windows, segments, detector.least)[lambda u: ~stretches.filled[u.index]]
     unread.index = stretches.row[unread.index]

@@ -251,7 +251,7 @@ def retracement(self:Stream,
 def event(self:Stream, kind, id, start, end, row, bar)->Event:
     at,prices,p = self.tail['time', start, end],self.tail['prices', start, end],self.probability(start, end)
     first,last = self.stamps([at[0], at[-1]])
-    sure = calibrate_prob(p, *self.detector.calibration).mean() if self.detector.calibration else np.nan
+    sure = calibrate_prob(p, *self.detector.for_spans).mean() if self.detector.for_spans else np.nan
     move = prices[-1,3] - prices[0,0]
     a,b,now = (int(self.tail['given', r, r+1][0]) for r in (start, end-1, row))
     return Event(kind, id, a, b, first, last, float(np.nan_to_num(p).mean()), float(sure), float(move), float(move_in_atr(move, self.atr(start))),
@@ -341,7 +341,7 @@ def spans(self:Stream)->pd.DataFrame: # As from a scan
     prob = np.where(np.arange(a, b) < self.decoded, np.nan, self.probability(a, b))
     bars = pd.DataFrame(self.tail['prices', a, b], columns=OHLC).assign(timestamp=self.stamps(self.tail['time', a, b]))
     found = find_spans(bars, prob, np.array([[0, b-a]] if b > a else np.zeros((0,2), int)), self.threshold, self.min_length, self.max_gap,
-                       self.detector.calibration, (lambda s: self.retracement(s+a)) if self.types else None, self.share_read(a, b))
+                       self.detector.for_spans, (lambda s: self.retracement(s+a)) if self.types else None, self.share_read(a, b))
     given,odd = self.tail['given', a, b],self.odd(a, b)
     touches = np.array([odd[s:e+1].any() for s,e in zip(found.start_bar, found.end_bar)], bool)
     return found.assign(start_bar=given[found.start_bar], end_bar=given[found.end_bar], touches_gap=touches)

@@ -23,7 +23,8 @@ def fingerprint(
 )->str: # 64 hexadecimal digits
     "What a stream's numbers depend on beside the bars: weights, features, swing rule, calibration."
     shape = [(m.right_context, 'student' if detector.once else m.lstm.num_layers) for m in detector.models]
-    h = hashlib.sha256(repr((detector.features, detector.swing_rule, detector.calibration, shape)).encode())
+    fitted = (detector.calibration, detector.span_calibration) if detector.span_calibration else detector.calibration
+    h = hashlib.sha256(repr((detector.features, detector.swing_rule, fitted, shape)).encode())
     for m in detector.models:
         for k,v in sorted(m.state_dict().items()): h.update(repr((k, tuple(v.shape), str(v.dtype))).encode() + v.detach().cpu().contiguous().numpy().tobytes())
     return h.hexdigest()

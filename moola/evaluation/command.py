@@ -13,6 +13,7 @@ from ..core.config import make_config
 from ..core.errors import MoolaError
 from ..core.options import add_reading, reading_of
 from ..detection.command import check_outputs, write_all
+from ..models.included import find_model
 
 # %% ../../nbs/evaluation/09_command.ipynb #954ad112
 _OPTIONS = dict(
@@ -30,7 +31,7 @@ _LEAST = dict(folds=2, seeds=1, workers=1)
 _ROWS = dict(
     bars=(str, 'FILE', 'Bars on which finished models are scored (default: cross-validation of labelled windows)'),
     labels=(str, 'FILE', 'Their expansions: a table with start_time and end_time, as moola_predict --out writes it, or labelled windows with times; required with --bars'),
-    patience=(int, 'N', 'Bars that have closed after a bar when a model of windows first reads it, 0 to 81; given several times, each by itself (default: 19)'),
+    patience=(int, 'N', 'Bars that have closed after a bar when a model of windows first reads it, 0 to 81; given several times, each by itself (default: 3)'),
     threshold=(float, 'X', "A bar is marked at or above it (default: the model's own)"),
     alarms_per_day=(float, 'X', 'Choose the threshold at which so many spans a day are found (default: a fixed threshold)'),
     base_rate=(float, 'X', 'Share of the bars that expansions cover, to which confidence is fitted (default: that of the labelled windows)'),
@@ -99,7 +100,7 @@ def _check_rows(rows, own, given):
     for k in ('bars','labels'):
         if rows[k] is None: raise MoolaError(f"--{k} is missing: bars in a row need both --bars and --labels")
         if not Path(rows[k]).is_file(): raise MoolaError(f"there is no file {rows[k]}")
-    _check_models(rows['models'])
+    for m in rows['models']: find_model(m)
     if foreign := _foreign(own, given, 'device', 'progress', 'overwrite'): raise MoolaError(f"--{foreign[0].replace('_','-')} is for cross-validation, and --bars scores models that are finished")
     plot = rows['plot'] or f"artifacts/evaluations/{Path(rows['bars']).name.split('.')[0]}.png"
     files = check_outputs(dict(plot=plot, table=rows['table']), rows['bars'], bool(given['overwrite']), dict(plot=('.png',)))
@@ -107,9 +108,6 @@ def _check_rows(rows, own, given):
     return rows | dict(plot=files['plot'], table=files.get('table'))
 
 # %% ../../nbs/evaluation/09_command.ipynb #3c83f4ca
-def _check_models(models):
-    if missing := [m for m in models if not Path(m).exists()]: raise MoolaError(f"there is no model {missing[0]}")
-
 def _foreign(own, given, *known):
     "Options that were given and belong to cross-validation."
     usual = {k: o[1] for k,o in _OPTIONS.items()} | dict.fromkeys(_SWITCHES, False)
@@ -118,7 +116,7 @@ def _foreign(own, given, *known):
 # %% ../../nbs/evaluation/09_command.ipynb #e4676c17
 def _check_windows(rows, own, given):
     "Refuse what cannot work for finished models on labelled windows."
-    _check_models(rows['models'])
+    rows['models'] = [str(find_model(m)) for m in rows['models']]
     if not given['data']: raise MoolaError("finished models are scored on labelled windows, --data FILE, or on bars in a row, --bars FILE --labels FILE: name one")
     _check_data(given['data'])
     if foreign := [k for k in _ROWS if rows[k] is not None] + _foreign(own, given, 'data', 'device', 'bar_minutes'):

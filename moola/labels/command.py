@@ -14,6 +14,7 @@ from ..core.command import command, Parser
 from ..core.errors import MoolaError
 from ..core.files import write_atomic
 from ..core.options import add_reading, reading_of
+from ..models.included import find_model
 
 # %% ../../nbs/labels/04_command.ipynb #1abc0005
 def bench_page(
@@ -163,8 +164,8 @@ def _bench(bars, labels, model, labeller, stride, gaps, name, **given):
         raise MoolaError(f"{bars} holds the bars: name another file for --labels.")
     if bars is None and model: raise MoolaError("--model needs a file of bars.")
     if stride is not None and stride < 1: raise MoolaError(f"--stride is {stride}: it must be at least 1.")
-    if missing := [m for m in model or [] if m != 'default' and not Path(m).exists()]:
-        raise MoolaError(f"there is no model {missing[0]}.")
+    for m in model or ():
+        if m != 'default': find_model(m)
     from moola.core.names import W
     from moola.data.windows import read_windows
     from moola.labels.label import Bench

@@ -24,6 +24,7 @@ def calibrate(
 def fit_platt(
     target, # Labelled bars, any shape
     logits, # Logits, the same shape; those beyond 500 either way count as 500
+    weight=None, # What each bar counts for, the same shape; None for one
 )->tuple[float, float]: # Scale, in [0.05, 20], and offset
     "Scale and offset with the lowest log-loss."
     from sklearn.linear_model import LogisticRegression
@@ -33,11 +34,11 @@ def fit_platt(
         raise MoolaError(f"{'every' if y.any() else 'no'} bar of the validation windows is labelled: there is nothing to calibrate on")
     scale = 1.
     if np.ptp(z) > 1e-9:
-        fit = LogisticRegression(C=1e6, solver='newton-cholesky', tol=1e-8, max_iter=200).fit(z[:,None], y)
+        fit = LogisticRegression(C=1e6, solver='newton-cholesky', tol=1e-8, max_iter=200).fit(z[:,None], y, None if weight is None else np.ravel(weight))
         scale = float(fit.coef_[0,0])
         if .05 <= scale <= 20: return scale, float(fit.intercept_[0])
     scale = min(max(scale, .05), 20.)
-    return scale, float(brentq(lambda b: calibrate(z, scale, b).mean() - y.mean(), -2e4, 2e4))
+    return scale, float(brentq(lambda b: np.average(calibrate(z, scale, b) - y, weights=None if weight is None else np.ravel(weight)), -2e4, 2e4))
 
 # %% ../../nbs/metrics/05_calibration.ipynb #56d69462
 def calibrate_prob(

@@ -27,7 +27,8 @@ class Student(BaseModel):
     swing_rule:str # How swings are confirmed
     threshold:Annotated[float, Field(gt=0, le=1)] # A bar is marked at or above it
     decoder:Decoder
-    calibration:dict[Literal['a','b'], Number]|None # Scale and offset of its teachers; None where they have none
+    calibration:dict[Literal['a','b'], Number]|None # Scale and offset of its teachers, or fitted; None where they have none
+    span_calibration:dict[Literal['a','b'], Number]|None=None # Scale and offset for the bars of spans; None for those of all bars
     feature_reference:FeatureReference|None # Features of the bars that it has learned from, in windows
     teachers:list[str] # Where the teachers came from
     data:dict[str, Any] # What was read, in numbers
@@ -37,7 +38,7 @@ class Student(BaseModel):
 def save_student(
     path:Path, # File to write
     net:SeriesNet, # A trained network
-    **about, # threshold, decoder, calibration, feature_reference, teachers, data, versions
+    **about, # threshold, decoder, calibration, span_calibration, feature_reference, teachers, data, versions
 ):
     "Write a student that is there completely or not at all."
     state = dict(kind='series', format=1, model={k: v.detach().cpu().clone() for k,v in net.state_dict().items()}, features=list(SERIES_FEATURES),

@@ -24,7 +24,7 @@ from ..core.options import read_options, reading_of
 from ..detection.options import ScanOptions, SpanOptions
 from ..detection.scan import complete, decoder_of, scan
 from ..models.checkpoint import checkpoint_file
-from ..models.included import default_model
+from ..models.included import default_model, find_model
 from .cluster import open_cluster, run_jobs
 
 # %% ../../nbs/scale/02_folder.ipynb #5127ee5d
@@ -283,7 +283,7 @@ def scan_folder(
     folder,out = Path(folder).expanduser().resolve(),Path(out).expanduser().resolve()
     if out == folder or folder in out.parents: raise MoolaError(f"{out} lies in the folder of the bars: name another folder for the results")
     files,names = bars_files(folder),[model] if isinstance(model, (str, Path)) else model or [default_model()]
-    models = tuple(str(Path(m).resolve()) for m in names)
+    models = tuple(str(find_model(m).resolve()) for m in names)
     given = reading_of(options)
     scanning,listing = read_options(options, ScanOptions, SpanOptions, what='moola_scan')
     _check(models, scanning, listing)

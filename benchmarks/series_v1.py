@@ -201,9 +201,16 @@ def run(name, data, o, rows):
 
 
 SERIES = ("simulated", "planted", "rule")
-VARIANTS = {"student, 31, pasted three times": dict(pastes=3), "student, 31, pasted three times, twice as long": dict(pastes=3, epochs=40),
-            "student, 31, pasted three times, 64 channels": dict(pastes=3, channels=64), "student, 31, a quarter of the bars": dict(bars=.25), "student, 31, nothing pasted": dict(labelled=False), "student, 31, 64 channels": dict(channels=64),
-            "student, 31, twice as long": dict(epochs=40), "student, 31, teachers at stride 2": dict(stride=2)}
+VARIANTS = {
+    "student, 31, pasted three times": dict(pastes=3),
+    "student, 31, pasted three times, twice as long": dict(pastes=3, epochs=40),
+    "student, 31, pasted three times, 64 channels": dict(pastes=3, channels=64),
+    "student, 31, a quarter of the bars": dict(bars=.25),
+    "student, 31, nothing pasted": dict(labelled=False),
+    "student, 31, 64 channels": dict(channels=64),
+    "student, 31, twice as long": dict(epochs=40),
+    "student, 31, teachers at stride 2": dict(stride=2),
+}
 
 
 def main():

@@ -79,7 +79,7 @@ def predict_parser():
     "The options of `moola_predict`."
     parser = Parser(prog='moola_predict', usage='%(prog)s [options] BARS', description=moola_predict.__doc__, allow_abbrev=False)
     parser.add_argument('bars', metavar='BARS', help='CSV or parquet file with a time, open, high, low and close')
-    parser.add_argument('--model', action='append', metavar='FOLDER', help="A run's folder, a promoted model's, a checkpoint, or 'student' for the fast one that comes with moola; given several times, "
+    parser.add_argument('--model', action='append', metavar='FOLDER', help="A run's folder, a promoted model's, a checkpoint, or 'student', which comes with moola; given several times, "
                         "the mean of their probabilities is taken (default: artifacts/production, or the model that comes with moola)")
     for name,text in TABLES.items(): parser.add_argument(_option(name), metavar='FILE', help=f'{text}, as CSV or parquet by the suffix (default: not written)')
     for name,(text,kinds) in OTHERS.items(): parser.add_argument(_option(name), metavar='FILE', help=f'{text}, {kinds[0]} (default: not written)')

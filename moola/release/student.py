@@ -175,11 +175,13 @@ def student_card(
     e,forced,d = a['evaluation'],a['forced'],a['data']
     details = [['',''], ['network', f"a dilated convolution over the series of bars, {a['channels']} channels; {a['parameters']:,} parameters"],
                ['reads', f"{len(a['features'])} features a bar, swing rule {a['swing_rule']}; every bar once"], ['looks ahead', f"{a['right_context']} bars"],
-               ['threshold', f"{a['threshold']:.3f}, {d.get('chosen', 'at which it marks as many bars as its teachers')}"], ['teachers', ', '.join(a['teachers']) or 'unknown'], ['promoted', a['promoted']]]
+               ['threshold', f"{a['threshold']:.3f}, {d.get('chosen', 'at which it marks as many bars as its teachers')}"],
+               ['teachers', ', '.join(a['teachers']) or 'unknown'], ['promoted', a['promoted']]]
     checks = [['check','','reason'], *([c['name'], 'pass' if c['passed'] else 'FAIL', c['reason']] for c in a['checks'])]
     scores = [['score','value','lower end','upper end','chance level'], *([s['words'], *(f'{s[k]:.3f}' for k in ('value','low','high','chance'))] for s in e['scores'].values())] if e else None
     warning = [f"**Promoted although these checks fail: {', '.join(forced['failed'])}. The reason given: {forced['reason']}.**"] if forced else []
-    taught = f"{d.get('pieces', 'unknown')} pieces of {'unlabelled' if d.get('unlabelled') else 'simulated'} bars{_market(d)}, as its teachers answered them, and {d.get('labelled', 0)} labelled windows."
+    bars = f"{'unlabelled' if d.get('unlabelled') else 'simulated'} bars{_market(d)}"
+    taught = f"{d.get('pieces', 'unknown')} pieces of {bars}, as its teachers answered them, and {d.get('labelled', 0)} labelled windows."
     sections = {'Model details': as_markdown(*details), 'Training data': taught, 'Evaluation data': f"Scored on {e['words']}." if e else "It has no score on bars that it has not learned from.",
                 **({'Quantitative analyses': as_markdown(*scores)} if e else {}), 'Checks before production': as_markdown(*checks),
                 'Caveats and recommendations': "It finds patterns in bars that have closed, as its teachers would, and is no better than they are on bars that none of them knows. "

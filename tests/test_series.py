@@ -348,6 +348,9 @@ def test_the_student_that_comes_along(tmp_path, monkeypatch, capsys):
     scores = [average_precision(target[None, there], p[None, there]) for p in found]
     assert scores[0] > scores[1] > .3
     assert abs(calibrate_prob(found[0][there], *one.calibration).mean() - target[there].mean()) < .01    # calibrated for bars in a row
+    few, warning = labelled.bars[:3000], "fitted to labelled windows and says too much"
+    assert warning in " ".join(other.scan(few, stride=8).words)
+    for d, how in ((other, dict(stride=8, base_rate=.03)), (one, {})): assert warning not in " ".join(d.scan(few, **how).words)
     stream = one.stream(bar="1min")
     finals = [e for b in labelled.bars[:2000].itertuples() for e in stream.push(b).events if e.kind == "final"]
     assert finals and max(e.row - e.end_bar for e in finals) <= 12

@@ -246,6 +246,7 @@ class Scan:
         if not a['calibrated']:
             why = "its teachers have none" if a.get('once') else "its training did not finish or is of an early version"
             out.append(f"The model has no calibration, because {why}: confidence is empty; base_rate gives it one.")
+        elif a.get('by_windows') and len(self.spans): out.append('Confidence was fitted to labelled windows and says too much where expansions are rarer: base_rate, their share of the bars, fits it.')
         if not a['types']: out.append("Window types were not asked for, or the model cannot tell them: their columns are empty.")
         return out
 
@@ -304,8 +305,7 @@ def scan(
     unread = why_unread(windows, segments, detector.least)[lambda u: ~stretches.filled[u.index]]
     unread.index = stretches.row[unread.index]
     about = dict(bars=given, segments=len(segments), windows=len(starts), unread=dict(unread.value_counts().sort_index()),
-                 reading=_odd_bars(stretches), **asdict(limits),
-                 **asdict(o), calibrated=calibration is not None, types=types, decimals=price_decimals(ohlc), device=str(detector.device),
+                 reading=_odd_bars(stretches), **asdict(limits), **asdict(o), calibrated=calibration is not None, by_windows=limits.base_rate is None and not detector.span_calibration, types=types, decimals=price_decimals(ohlc), device=str(detector.device),
                  runs=detector.runs, listed=len(spans), once=detector.once)
     spans = keep_spans(spans, limits)
     table = _by_bar(bars, prob, live, windows, calibration)[~stretches.filled].reset_index(drop=True)

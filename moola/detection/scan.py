@@ -304,9 +304,9 @@ def scan(
     spans = _in_the_file(spans, stretches)
     unread = why_unread(windows, segments, detector.least)[lambda u: ~stretches.filled[u.index]]
     unread.index = stretches.row[unread.index]
-    about = dict(bars=given, segments=len(segments), windows=len(starts), unread=dict(unread.value_counts().sort_index()),
-                 reading=_odd_bars(stretches), **asdict(limits), **asdict(o), calibrated=calibration is not None, by_windows=limits.base_rate is None and not detector.span_calibration, types=types, decimals=price_decimals(ohlc), device=str(detector.device),
-                 runs=detector.runs, listed=len(spans), once=detector.once)
+    about = dict(bars=given, segments=len(segments), windows=len(starts), unread=dict(unread.value_counts().sort_index()), reading=_odd_bars(stretches),
+                 **asdict(limits), **asdict(o), calibrated=calibration is not None, by_windows=limits.base_rate is None and not detector.span_calibration,
+                 types=types, decimals=price_decimals(ohlc), device=str(detector.device), runs=detector.runs, listed=len(spans), once=detector.once)
     spans = keep_spans(spans, limits)
     table = _by_bar(bars, prob, live, windows, calibration)[~stretches.filled].reset_index(drop=True)
     return Scan(table, spans, about | dict(spans=len(spans), seconds=time.perf_counter()-began), unread)

@@ -352,7 +352,9 @@ def main():
         every = pooled_prf(t.mask, np.ones(t.mask.shape), .5).f1
         print(f"{where}: {len(t)} windows; marking every bar {every:.3f}, position prior {prior_score(windows, splits, t.mask):.3f}")
     for name in o.names or (*EXPERIMENTS, *BASELINES):
-        if o.out and (o.out/f"{slug(name)}.npz").exists(): continue
+        if o.out and (o.out/f"{slug(name)}.npz").exists():
+            print(f"{name:32} is in {o.out} already", flush=True)
+            continue
         out, trained = (run_baseline(name, data) if name in BASELINES else
                         run(name, overrides_of(name) | ({"epochs": o.epochs} if o.epochs else {}), data, o.seeds, device))
         mean = {where: [np.mean([pooled(r["counts"]) for r in rows]) for rows in found.values()] for where, found in out.items()}

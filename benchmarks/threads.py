@@ -4,7 +4,7 @@
     python benchmarks/threads.py 20         # any other number of epochs
 
 Threads that wait for each other either sleep, as `moola_train` has it (`OMP_WAIT_POLICY=PASSIVE`), or spin, as torch has it by default. A run that
-takes longer than two minutes is stopped: spinning threads beside other load can take a hundred times as long as one.
+takes longer than two minutes is stopped: spinning threads beside other load can take many times as long as one.
 """
 import os
 import subprocess

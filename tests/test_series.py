@@ -204,7 +204,9 @@ def test_the_commands_take_a_student(taught, capsys):
     for words, call in {"has no stride": lambda: moola_predict([str(taught/"bars.csv"), "--model", student, "--stride", "3"]),
                         "mean the same": lambda: moola_predict([str(taught/"bars.csv"), "--model", student, "--threshold", ".5", "--alarms-per-day", "3"]),
                         "is a student: the teachers": lambda: moola_distil([student, "--bars", str(taught/"bars.csv"), "--output", str(taught/"other")]),
-                        "there is no nowhere": lambda: moola_distil([student, "--bars", "nowhere"])}.items():
+                        "there is no nowhere": lambda: moola_distil([student, "--bars", "nowhere"]),
+                        "student is a student: the teachers": lambda: moola_distil(["student", "--bars", str(taught/"bars.csv"), "--output", str(taught/"other")]),
+                        "pastes is 0": lambda: moola_distil(["--pastes", "0", "--bars", str(taught/"bars.csv"), "--output", str(taught/"other")])}.items():
         with pytest.raises(SystemExit) as e: call()
         assert words in str(e.value), (words, e.value)
 
@@ -311,6 +313,19 @@ def test_students_that_are_not_promoted(project, words, said):
     assert not (project/"artifacts"/"production").exists()
 
 
+def test_fits_that_are_refused(project):
+    "Nothing is written where there is nothing to fit, nor over a student in production."
+    from moola.release.student import fit_student
+    student = project/"artifacts"/"student"/"student.pt"
+    before, times = student.read_bytes(), read_bars("bars.csv").timestamp
+    pd.DataFrame(dict(start_time=times[:1], end_time=times[1:2].array)).to_csv("early.csv", index=False)   # where no bar has an answer
+    shutil.copy(student, "model.pt")
+    for where, labels, said in ((student, "early.csv", "early.csv labels none of the bars that the student answers"), ("model.pt", "labels.csv", "before it goes into production"),
+                                (student, "gone.csv", "gone.csv"), ("nowhere", "labels.csv", "there is no model nowhere")):
+        with pytest.raises(MoolaError, match=said): fit_student(where, "bars.csv", labels)
+    assert student.read_bytes() == before == Path("model.pt").read_bytes()
+
+
 def test_bars_that_it_has_read_do_not_count(project):
     from moola.release.student import _unread
     simulate_bars(1500, seed=1).to_csv("read.csv", index=False)
@@ -365,6 +380,8 @@ def test_the_student_that_comes_along(tmp_path, monkeypatch, capsys):
     moola_predict(["bars.csv", "--model", "student", "--out", "spans.csv"])
     moola_export(["student", "student.onnx"])
     moola_evaluate(["student", "--bars", "bars.csv", "--labels", "labels.csv", "--plot", "rows.png"])
+    write_windows(simulate_windows(24, 9), "new.parquet")
+    moola_evaluate(["student", "--data", "new.parquet", "--device", "cpu"])
     assert len(pd.read_csv("spans.csv")) and Path("student.onnx").stat().st_size and "student" in capsys.readouterr().out
     save_student(tmp_path/"student", net_of(3))   # a file of that name is meant, where there is one
     assert Detector.load("student", "cpu").right_context == 3

@@ -362,7 +362,7 @@ def collect(
     final = pd.DataFrame([{k: getattr(e, k) for k in now} for u in updates for e in u.events if e.kind == 'final'], columns=now.columns)
     spans = [o for o in (final.astype(now.dtypes).assign(final=True), now.assign(final=False)) if len(o)] or [now.assign(final=False)]
     about = dict(bars=stream.given, threshold=stream.threshold, min_length=stream.min_length, max_gap=stream.max_gap, **asdict(stream.options),
-                 calibrated=stream.detector.calibration is not None, types=stream.types, runs=stream.detector.runs)
+                 calibrated=stream.detector.calibration is not None, by_windows=not stream.detector.span_calibration, types=stream.types, runs=stream.detector.runs)
     return Followed(pd.concat([*bars, stream.probabilities], ignore_index=True), pd.concat(spans, ignore_index=True), about)
 
 def replay(

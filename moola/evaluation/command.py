@@ -116,7 +116,7 @@ def _foreign(own, given, *known):
 # %% ../../nbs/evaluation/09_command.ipynb #e4676c17
 def _check_windows(rows, own, given):
     "Refuse what cannot work for finished models on labelled windows."
-    rows['models'] = [str(find_model(m)) for m in rows['models']]
+    for m in rows['models']: find_model(m)
     if not given['data']: raise MoolaError("finished models are scored on labelled windows, --data FILE, or on bars in a row, --bars FILE --labels FILE: name one")
     _check_data(given['data'])
     if foreign := [k for k in _ROWS if rows[k] is not None] + _foreign(own, given, 'data', 'device', 'bar_minutes'):

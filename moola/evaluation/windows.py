@@ -18,6 +18,7 @@ from ..detection.students import warm_up
 from .one_run import run_split
 from ..metrics.intervals import interval, paired_interval, score_of
 from ..models.checkpoint import checkpoint_file, load_checkpoint
+from ..models.included import find_model
 from ..training.run import Run
 
 # %% ../../nbs/evaluation/14_windows.ipynb #99b278a9
@@ -36,7 +37,7 @@ def unseen_windows(
 # %% ../../nbs/evaluation/14_windows.ipynb #7e9a720a
 def _about(model):
     "What a student's file says of its teachers and its windows."
-    c = load_checkpoint(checkpoint_file(model))
+    c = load_checkpoint(checkpoint_file(find_model(model)))
     return [Path(t) for t in c['teachers']],c['data'].get('windows')
 
 # %% ../../nbs/evaluation/14_windows.ipynb #4eef6d87

@@ -11,6 +11,7 @@ import json
 from datetime import datetime, UTC
 from pathlib import Path
 import numpy as np
+from scipy.special import logit
 from ..core.config import DEPLOY_F1
 from ..core.errors import MoolaError
 from ..core.files import clean_json
@@ -23,7 +24,7 @@ from ..detection.students import warm_up
 from ..evaluation.bars import bar_spans, in_blocks, read_labels
 from ..evaluation.delay import marked_bars
 from ..metrics.calibration import fit_platt
-from ..metrics.decode import choose_threshold, threshold_spans
+from ..metrics.decode import choose_threshold
 from ..metrics.intervals import interval, score_of
 from ..models.checkpoint import checkpoint_file, load_checkpoint, STUDENT
 from ..models.student import is_student, load_student, save_student
@@ -51,18 +52,16 @@ def student_evidence(
     return Evidence('bars', f"{t.size:,} bars of {Path(bars).name}, {share:.1%} of them labelled", scores)
 
 # %% ../../nbs/release/02_student.ipynb #0f7f897c
-def _logit(p): return np.log(p := np.clip(p, 1e-7, 1-1e-7)) - np.log1p(-p)
+def _fit(t, p, weight=None): return dict(zip('ab', fit_platt(t, logit(p.clip(1e-7, 1-1e-7)), weight)))
 
-def _span_fit(t, p, threshold, decoder):
-    "Scale and offset for the bars of the spans that are found, each span counted once; None without such spans."
-    found = threshold_spans(p, threshold, **decoder)[0]
-    if not len(found): return None
-    inside = np.concatenate([np.arange(a, b) for a,b in found])
+def _span_fit(t, p, spans):
+    "Scale and offset for the bars of spans, each span counted once; None where there is nothing to fit."
+    inside = np.concatenate([np.zeros(0, np.int64), *(np.arange(a, b+1) for a,b in zip(spans.start_bar, spans.end_bar))])
     if t[inside].all() or not t[inside].any(): return None
-    return dict(zip('ab', fit_platt(t[inside], _logit(p[inside]), np.repeat(1/(found[:,1]-found[:,0]), found[:,1]-found[:,0]))))
+    return _fit(t[inside], p[inside], np.repeat(1/spans.bars, spans.bars))
 
 def fit_student(
-    student, # A folder from moola_distil, or its file
+    student, # A folder from moola_distil, or its file student.pt
     bars, # A file of bars in a row, which it has neither learned from nor will be judged on
     labels, # Their expansions, as for student_evidence
     market:str='', # What its unlabelled bars are of, for its card
@@ -70,15 +69,17 @@ def fit_student(
 )->Detector: # With the file written anew
     "Give a student a threshold and calibrations that hold on bars in a row."
     path = checkpoint_file(student)
-    net,about = load_student(path)
-    table,decoder = read_bars(bars, **reading),about['decoder']
+    if path.name != STUDENT: raise MoolaError(f"{path} is no {STUDENT} of moola_distil: a student is fitted before it goes into production")
+    (net,about),detector,table = load_student(path),Detector.load(path, 'cpu'),read_bars(bars, **reading)
     t = marked_bars(bar_spans(table, read_labels(labels), Path(labels).name), len(table))
-    p = Detector.load(path, 'cpu').scan(table, types=False, check=False).probabilities.probability.to_numpy(np.float64)
-    t,p = t[~np.isnan(p)],p[~np.isnan(p)]
-    threshold = choose_threshold(t[None], p[None])
+    p = detector.scan(table, types=False, check=False).probabilities.probability.to_numpy(np.float64)
+    ok = ~np.isnan(p)
+    if not t[ok].any(): raise MoolaError(f"{Path(labels).name} labels none of the bars that the student answers: there is nothing to fit")
+    threshold = choose_threshold(t[None, ok], p[None, ok])
+    spans = detector.scan(table, types=False, check=False, threshold=threshold).spans
     data = about['data'] | dict(market=market, chosen='chosen on other bars in a row')
-    save_student(path, net, **{k: about[k] for k in ('feature_reference','teachers','versions')}, decoder=decoder, data=data, threshold=threshold,
-                 calibration=dict(zip('ab', fit_platt(t, _logit(p)))), span_calibration=_span_fit(t, p, threshold, decoder))
+    save_student(path, net, **{k: about[k] for k in ('decoder','feature_reference','teachers','versions')}, data=data, threshold=threshold,
+                 calibration=_fit(t[ok], p[ok]), span_calibration=_span_fit(t, p, spans))
     return Detector.load(path, 'cpu')
 
 # %% ../../nbs/release/02_student.ipynb #dba05770

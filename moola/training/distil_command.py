@@ -10,6 +10,7 @@ from pathlib import Path
 from ..core.command import Parser, command
 from ..core.errors import MoolaError
 from ..core.options import add_reading, reading_of
+from ..models.included import find_model
 
 # %% ../../nbs/training/10_distil_command.ipynb #1a71d661
 def _parser():
@@ -35,7 +36,8 @@ def moola_distil(
     o = _parser().parse_args(argv)
     from moola import Detector, read_windows   # the front door: the detector's wing comes after this one
     from moola.training.distil import distil
-    if missing := [f for f in (*o.runs, *(o.bars or ())) if not Path(f).exists()]: raise MoolaError(f"there is no {missing[0]}")
+    for r in o.runs: find_model(r)
+    if missing := [f for f in o.bars or () if not Path(f).exists()]: raise MoolaError(f"there is no {missing[0]}")
     reading = reading_of(vars(o))
     teacher = Detector.load(o.runs or None, o.device)
     print(f'{teacher} teaches a student in {o.output}', flush=True)

@@ -39,7 +39,7 @@ ABOUT = {
     "moola_promote": ("The model that `moola_predict` takes by default is the promoted one. `--check` only goes through the list.",
                       ["moola_promote artifacts/first --check"]),
     "moola_pod": ("The parameters of a run are those of [moola_train](moola_train.ipynb). The lines below are from [the tutorial](../tutorials/pod.ipynb).", []),
-    "moola_follow": ("The first word about an expansion comes about seven bars after its start; `--patience` chooses between early and sure.",
+    "moola_follow": ("Half of the first words about expansions come within seven bars of their start, some much later; `--patience` chooses between early and sure.",
                      ["moola_follow sample/bars.csv --once --events new --min-move-atr 4"]),
     "moola_label": ("Labels are saved after every change. It goes on until Ctrl-C; here it is stopped at once.",
                     ["moola_label sample/bars.csv --labels labels.parquet --no-browser"]),

@@ -39,20 +39,18 @@ def fitted(windows, split, bars, ratio, weight, o):
 def answers(tests, config, models, o):
     "What each network says of each bar: a list a network."
     def detector(m): return Detector([m], config.features, config.swing_rule, .5, 2, torch.device(o.device), ["network"])
-    return [[ask(detector(m), x, o.stride) for x, _ in tests] for m in models]
+    return [[ask(detector(m), s.ohlc, o.stride) for s in tests] for m in models]
 
 
 def scored(tests, found):
-    "Labels in blocks, (n, 230), and each network's answers, (networks, n, 230); bars that windows don't reach are left out."
-    there = [~np.isnan(p) for p in found[0]]
-    tests = [(x[k], t[k]) for (x, t), k in zip(tests, there)]
-    both = [blocks_of(tests, [p[k] for p, k in zip(probs, there)]) for probs in found]
-    return both[0][:, 0].astype(bool), np.stack([b[:, 1] for b in both])
+    "Labels in blocks, (n, 230), each network's answers, (networks, n, 230), and the blocks' places; bars that windows don't reach are left out."
+    both, places = zip(*(blocks_of(tests, probs) for probs in found))
+    return both[0][:, 0].astype(bool), np.stack([b[:, 1] for b in both]), places[0]
 
 
 def run(series, data, o, rows):
     "Every plan on one series, each against none and against as many as are labelled."
-    tests, unlabelled, windows = data()
+    _, tests, unlabelled, windows, _ = data()
     split, kept = split_windows(windows, .2, 0.), {}
     with tempfile.TemporaryDirectory() as d:
         for i, b in enumerate(unlabelled):   # thirty years earlier: simulated windows and simulated bars bear the same days, near which no background is drawn
@@ -61,8 +59,8 @@ def run(series, data, o, rows):
             began = time.perf_counter()
             config, models = fitted(windows, split, d, ratio, weight, o)
             took = time.perf_counter() - began
-            kept[ratio, weight] = t, p = scored(tests, answers(tests, config, models, o))
-            draw = np.arange(len(t))
+            t, p, draw = scored(tests, answers(tests, config, models, o))
+            kept[ratio, weight] = t, p
             row = dict(series=series, background=ratio, weight=weight, networks=len(models), labelled=len(split.train), seconds=took,
                        average_precision=list(interval(score_of(t, p), draw, t.sum(1)))[:3])
             for k, of in (("less_none", (0, 1.)), ("less_one", (1, 1.))):
@@ -76,6 +74,7 @@ def run(series, data, o, rows):
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--expansions", type=int, default=240, help="expansions to score, one in 230 bars")
+    p.add_argument("--plantings", type=int, default=1, help="times that surges are pasted into the real bars that are scored")
     p.add_argument("--unlabelled", type=int, default=200_000, help="bars to draw background from")
     p.add_argument("--seeds", type=int, default=4)
     p.add_argument("--epochs", type=int, default=200)

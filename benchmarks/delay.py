@@ -53,7 +53,7 @@ def trained(o, name):
     "Networks of a variant as (config, weights), from the folder where they are there."
     file = o.output/f"{name.replace(' ', '-')}-{o.labels}-{o.epochs}-{o.seeds}.pt"
     if not file.exists():
-        windows = simulate_windows(o.labels, TRAIN_SEED, version=1)
+        windows = simulate_windows(o.labels, TRAIN_SEED)
         split = split_windows(windows, .2, 0.)
         configs = [make_config("recommended", device=o.device, seed=i, epochs=o.epochs, progress=False, **VARIANTS[name]) for i in range(o.seeds)]
         found = fit_many(configs, windows, [split]*o.seeds, processes=o.processes)
@@ -62,18 +62,18 @@ def trained(o, name):
     return torch.load(file, weights_only=True)
 
 
-def detector_of(net):
+def detector_of(net, device):
     "A detector of one network."
     config = config_from_dict(net["config"])
     model = make_model(config).eval().requires_grad_(False)
     model.load_state_dict(net["model"])
     assert set(config.features) <= set(FEATURES + DISPLACEMENT)
-    return Detector([model], config.features, config.swing_rule, .5, config.min_length, torch.device("cpu"), [config.variant])
+    return Detector([model.to(device)], config.features, config.swing_rule, .5, config.min_length, torch.device(device), [config.variant])
 
 
 def in_windows(detectors):
     "Average precision in windows that hold an expansion each: a mean over the networks."
-    windows = simulate_windows(400, WINDOW_SEED, version=1)
+    windows = simulate_windows(400, WINDOW_SEED)
     return float(np.mean([average_precision(windows.mask, predict_windows(windows.ohlc, d)) for d in detectors]))
 
 
@@ -129,10 +129,10 @@ def one_threshold(edges, labelled):
 
 def main():
     o = options()
-    choice, scored = simulate_labelled_bars(60, CHOICE_SEED, version=1), simulate_labelled_bars(o.expansions, TEST_SEED, version=1)
+    choice, scored = simulate_labelled_bars(60, CHOICE_SEED), simulate_labelled_bars(o.expansions, TEST_SEED)
     rows, read, windows = [], {}, {}
     for name in o.variants:
-        detectors = [detector_of(n) for n in trained(o, name)]
+        detectors = [detector_of(n, o.device) for n in trained(o, name)]
         windows[name] = in_windows(detectors)
         chosen = [read_edges(choice.bars, d) for d in detectors]
         read[name] = [read_edges(scored.bars, d) for d in detectors], [edge_thresholds(e, choice) for e in chosen], [one_threshold(e, choice) for e in chosen]
@@ -142,7 +142,7 @@ def main():
             each = (f"{r.delay}: {r.value:.2f} [{r.low:.2f}, {r.high:.2f}] chance {r.chance:.2f}" for r in c.itertuples())
             print(f"{name}: {k} " + ", ".join(each), flush=True)
     against = o.variants[0]
-    hindsight = dict(windows=windows, scan=in_scan([detector_of(n) for n in trained(o, against)], scored))
+    hindsight = dict(windows=windows, scan=in_scan([detector_of(n, o.device) for n in trained(o, against)], scored))
     each = ", ".join(f"{k} {v:.3f}" for k, v in windows.items())
     print(f"average precision with hindsight: of {against} in a scan {hindsight['scan']:.3f}; in windows {each}")
     minus = [dict(variant=n, **r) for n in o.variants[1:] for r in differences(read[n], read[against], scored)]
@@ -151,7 +151,7 @@ def main():
         print(f"{r['variant']}, {r['score']}, {r['delay']} bars: {r['value']:.3f}, minus {against} {i['value']:+.3f} [{i['low']:+.3f}, {i['high']:+.3f}]")
     if o.save:
         about = dict(labels=o.labels, epochs=o.epochs, networks=o.seeds, expansions=o.expansions, against=against, delays=SHOWN, hindsight=hindsight,
-                     machine=machine("torch"))
+                     machine=machine("torch") if o.device == "cpu" else f"{torch.cuda.get_device_name(0)}, {machine('torch')}")
         rounded = [{k: round(v, 4) if isinstance(v, float) else v for k, v in r.items()} for r in rows]
         lines = {"rows": rounded, "differences": minus}
         text = [f'"about": {json.dumps(about)}', *(f'"{k}": [\n' + ",\n".join(map(json.dumps, v)) + "]" for k, v in lines.items())]

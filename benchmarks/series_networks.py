@@ -1,4 +1,4 @@
-"Networks for `series_v1.py`: `recommended` with averaged weights, kept in a folder; and what their windows say as they close."
+"Networks for `series_v1.py`: `recommended` with averaged weights, kept in a folder."
 from functools import partial
 from pathlib import Path
 
@@ -8,11 +8,9 @@ import torch
 from moola.core.config import make_config
 from moola.core.names import W
 from moola.data.bars import cut_windows
-from moola.data.features import fill_windows
 from moola.data.splits import Split
 from moola.data.windows import Windows, join_windows
 from moola.detection.detector import Detector
-from moola.detection.ensemble import Reader
 from moola.models.jade import make_model
 from moola.training.fit import train_step
 from moola.training.graphs import RecordedStep
@@ -53,13 +51,3 @@ def networks(windows, name, n, epochs, folder, device="cpu", averaged=True):
         model.load_state_dict(torch.load(file, weights_only=True)[0 if averaged else 1])
         models.append(model.eval().requires_grad_(False))
     return Detector(models, config.features, config.swing_rule, .5, 2, torch.device(device), [f"{name}-{s}" for s in range(n)])
-
-
-def edges(ohlc, detector, depth=31, batch=8192):
-    "What the window that ends at a bar says of that bar and of the ones before it, (n, depth); NaN where no window ends."
-    reader, out = Reader(detector, W-depth, W-1, "float32"), np.full((len(ohlc), depth), np.nan, np.float32)
-    starts = np.arange(len(ohlc)-W+1)
-    for s in np.array_split(starts, max(len(starts)//batch, 1)):
-        x = fill_windows(np.ascontiguousarray(ohlc), s, np.empty((len(s), W, reader.width), np.float32), detector.swing_rule)
-        out[s+W-1] = reader(torch.from_numpy(x).to(detector.device)).cpu().numpy()[:, ::-1]
-    return out

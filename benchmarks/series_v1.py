@@ -1,31 +1,34 @@
-"""series-v1: bars in a row with expansions in one bar of fifty, for one network, averaged networks and their students.
+"""series-v1: bars in a row with expansions in one bar of thirty, for one network, averaged networks and their students.
 
-    python benchmarks/series_v1.py --device cuda --save benchmarks/results/series-v1.json
+    python benchmarks/series_v1.py --device cuda --variants --save benchmarks/results/series-v1.json
     python benchmarks/series_v1.py --expansions 60 --epochs 30 --networks 2 --unlabelled 20000 --right-context 31 --only simulated
 
-Three series. `simulated`: sessions of `simulate_labelled_bars`, whose expansions are all known; teachers learn from 174 simulated windows, and
-everyone's unlabelled bars are sessions of the same market whose labels nobody reads. `rule`: real bars of another month and of another
-instrument, labelled by the hindsight rule in windows 25 bars apart, the strongest first, where labels of two windows overlap; teachers learn from
-windows of three other months that the same rule labelled.
-`planted`: real bars of two months that nothing reads, with a surge pasted into each 230 bars. Teachers learn from 130 of the labelled windows
-of the two other months, and the surges that are scored come from the other 44. Real surges that are there already count as false alarms of
-everybody. Teachers see as many unlabelled windows as labelled ones. Students learn from unlabelled bars of other files than those that are scored.
+Four series. `simulated`: sessions of `simulate_labelled_bars`, whose expansions are all known; teachers learn from 174 simulated windows, and
+everyone's unlabelled bars are sessions of the same market whose labels nobody reads.
+`planted`: real bars of two months that nothing reads, with a surge pasted into each 230 bars, several times over with other surges at other
+places. Teachers learn from 130 of the labelled windows of the two other months, and the surges that are scored come from the other 44. Real surges
+that are there already count as false alarms of everybody. An interval draws 230 bars with all that was pasted there.
+`other months`: four files of index futures, labelled by the hindsight rule in windows 25 bars apart, the strongest first, where labels of two
+windows overlap. Each file is read by networks that learned from windows of the three others. `other instruments`: a currency, a coin and a
+European index, labelled in the same way, read by the networks of the first file.
 
-Everything is kept in --output: networks, answers, students, and what each reader says of each bar that is scored (SERIES.npz); a run that was
-stopped goes on. Rows are written as they come. After --limit seconds no further student is begun.
+Teachers see as many unlabelled windows as labelled ones. Students learn from unlabelled bars of other files than those that are scored.
+
+Everything is kept in --output: networks, answers, students, and what each reader says of each bar that is scored (read/PART/READER.npz), so a run that
+was stopped goes on, and several can share the work: `--share 0/6` reads every sixth part and scores nothing; a run without it scores them all.
 """
 import argparse
 import json
-import os
 import time
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import real_rule_v1
 import torch
-from real_rule_v1 import TESTS, TRAIN
-from series_networks import background, edges, networks
+from series_networks import background, networks
 from table import machine
 
 from moola.core.files import project_root
@@ -45,7 +48,26 @@ from moola.training.distil import EVERY, ask, distil
 
 SEED, HELD_OUT = 15, 44
 TEST = ("nq_1m_202605", "es_1m_202504")
+MONTHS = ("nq_1m_202605", "es_1m_202303", "es_1m_202504", "nq_1m_202311")
+INSTRUMENTS = ("estx50fut_1m_2006", "btcperp_1m_202201", "eurusd_1m_lean_oanda")
 UNLABELLED = ("es_1m_lean_2013_2020", "nq_1m_202311", "es_1m_202303", "nq_2m_202603", "es_5m_202507", "estx50fut_1m_2006", "btcperp_1m_202201", "eurusd_1m_lean_oanda")
+
+
+class Stretch(NamedTuple):
+    "Bars in a row that are scored: (n, 4), their labels (n,), the series, and a number that the same bars with other surges share."
+    ohlc: np.ndarray
+    target: np.ndarray
+    series: str
+    place: int
+
+
+class Part(NamedTuple):
+    "What the same networks read and learn from; `more` bars are there for students that learn from several times as many."
+    name: str
+    tests: list
+    unlabelled: list
+    windows: object
+    more: list | None = None
 
 
 def real_folder():
@@ -71,13 +93,13 @@ def pasted(ohlc, windows, rng):
 
 
 def simulated(o):
-    "Stretches to score with their labels, unlabelled bars, and labelled windows."
     test = simulate_labelled_bars(o.expansions, seed=SEED)
     target = np.zeros(len(test.bars), bool)
     for a, b in test.spans: target[a:b] = True
     x, cuts = np.ascontiguousarray(test.bars[OHLC]), range(SESSION, len(target), SESSION)
-    market = simulate_labelled_bars(o.unlabelled//EVERY, seed=SEED+1).bars
-    return list(zip(np.split(x, cuts), np.split(target, cuts))), [market], simulate_windows(174, 7)
+    tests = [Stretch(a, b, "simulated", i) for i, (a, b) in enumerate(zip(np.split(x, cuts), np.split(target, cuts)))]
+    market, more = (simulate_labelled_bars(k*o.unlabelled//EVERY, seed=SEED+1).bars for k in (1, 4))
+    return Part("simulated", tests, [market], simulate_windows(174, 7), [more])
 
 
 def real_bars(file):
@@ -86,20 +108,29 @@ def real_bars(file):
     return bars.assign(timestamp=pd.to_datetime(bars.timestamp))
 
 
-def planted(o, folder):
-    windows, rng, tests, n = read_windows(folder/"windows_174.parquet"), np.random.default_rng(SEED), [], 0
-    order = np.random.default_rng(SEED).permutation(len(windows))
-    for name in TEST:
+def stretches(folder, names):
+    "Bars of these files without a gap, (n, 4), where they are long enough to score."
+    for name in names:
         bars = real_bars(folder/f"{name}.parquet")
         for a, b in segment_bars(bars):
-            if b-a <= EVERY + W or n >= EVERY*o.expansions: continue
-            tests.append(pasted(np.ascontiguousarray(bars[OHLC][a:b]), windows[order[:HELD_OUT]], rng))
-            n += b-a
-    unlabelled, read = [], 0
-    for name in UNLABELLED:
-        if read < o.unlabelled: unlabelled.append(real_bars(folder/f"{name}.parquet"))
-        read += len(unlabelled[-1])
-    return tests, unlabelled, windows[order[HELD_OUT:]]
+            if b-a > EVERY + W: yield np.ascontiguousarray(bars[OHLC][a:b])
+
+
+def unlabelled(folder, names, most=None):
+    "The bars of these files, as many files as it takes."
+    out, read = [], 0
+    for name in names:
+        if most is None or read < most: out.append(real_bars(folder/f"{name}.parquet"))
+        read += len(out[-1])
+    return out
+
+
+def planted(o, folder):
+    windows, rng = read_windows(folder/"windows_174.parquet"), np.random.default_rng(SEED)
+    order = np.random.default_rng(SEED).permutation(len(windows))
+    real, held = list(stretches(folder, TEST)), windows[order[:HELD_OUT]]
+    tests = [Stretch(*pasted(x, held, rng), "planted", i) for _ in range(o.plantings) for i, x in enumerate(real)]
+    return Part("planted", tests, unlabelled(folder, UNLABELLED, o.unlabelled), windows[order[HELD_OUT:]])
 
 
 def rule_marks(ohlc, step=25):
@@ -112,28 +143,30 @@ def rule_marks(ohlc, step=25):
     return mask
 
 
-def by_rule(o, folder):
-    tests = []
-    for name in (n for names in TESTS.values() for n in names):
-        bars = real_bars(folder/f"{name}.parquet")
-        stretches = [np.ascontiguousarray(bars[OHLC][a:b]) for a, b in segment_bars(bars) if b-a > EVERY + W]
-        tests += [(x, rule_marks(x)) for x in stretches]
-    apart = [n for names in TESTS.values() for n in names]
-    return tests, [real_bars(folder/f"{n}.parquet") for n in (*TEST, *UNLABELLED) if n not in apart], real_rule_v1.load(TRAIN)
+def by_rule(folder):
+    "A part for each month that is scored; its networks learn from the other three, and the first part's read the other instruments as well."
+    for i, month in enumerate(MONTHS):
+        where = [(month, "other months"), *((n, "other instruments") for n in INSTRUMENTS if i == 0)]
+        real = [(x, series) for name, series in where for x in stretches(folder, [name])]
+        bars = unlabelled(folder, [n for n in dict.fromkeys((*MONTHS, *UNLABELLED)) if n != month and n not in INSTRUMENTS])
+        yield Part(f"rule-{i}", [Stretch(x, rule_marks(x), series, 1000*i+j) for j, (x, series) in enumerate(real)], bars,
+                   real_rule_v1.load([n for n in MONTHS if n != month]))
 
 
 def blocks_of(tests, probs):
-    "Labels and answers in blocks of 230 bars, (n, 2, 230)."
-    out = []
-    for (_, t), p in zip(tests, probs):
-        n = len(t)//EVERY*EVERY
-        out.append(np.stack([t[:n], np.nan_to_num(p)[:n].astype(float)], 1).reshape(-1, EVERY, 2).transpose(0, 2, 1))
-    return np.concatenate(out)
+    "Labels and answers in blocks of 230 bars, (n, 2, 230), and the place of each, (n,). Bars without an answer are left out."
+    out, places = [], []
+    for s, p in zip(tests, probs):
+        there = ~np.isnan(p)
+        t, p = s.target[there], p[there]
+        n = len(t)//EVERY
+        out.append(np.stack([t[:n*EVERY], p[:n*EVERY].astype(float)], 1).reshape(-1, EVERY, 2).transpose(0, 2, 1))
+        places.append(1000*s.place + np.arange(n))
+    return np.concatenate(out), np.unique(np.concatenate(places), return_inverse=True)[1]
 
 
-def score(tests, probs):
-    "Scores over all stretches; blocks of 230 bars are drawn. Threshold of spans: the best bar F1, on the same bars for everyone."
-    v = blocks_of(tests, probs)
+def score(v, place):
+    "Scores over all blocks; places are drawn. Threshold of spans: the best bar F1, on the same bars for everyone."
     t, p = v[:, 0].astype(bool), v[:, 1]
     order = np.argsort(-p, axis=None)
     tp, m = t.ravel()[order].cumsum(), np.arange(1, t.size+1)
@@ -143,70 +176,77 @@ def score(tests, probs):
     hit, n_true, n_found = sum(len(match_spans(a, b, .5)) for a, b in pairs if len(a) and len(b)), *(sum(map(len, o)) for o in zip(*pairs))
     alarms = sum(int(not tt[a:b].any()) for tt, pp in zip(t, p) for a, b in threshold_spans(pp, half, 2)[0])
     counts = np.stack([(t & (p >= cut)).sum(1), (~t & (p >= cut)).sum(1), (t & (p < cut)).sum(1)], 1)
-    return dict(average_precision=list(interval(score_of(t, p), np.arange(len(t)), t.sum(1))),
-                bar_f1=list(interval(lambda w: counts_f1(counts, w)[:, None], np.arange(len(t)), t.sum(1))),
+    return dict(average_precision=list(interval(score_of(t, p), place, t.sum(1))),
+                bar_f1=list(interval(lambda w: counts_f1(counts, w)[:, None], place, t.sum(1))),
                 event_f1=2*hit/(n_true+n_found), false_alarms_a_day=alarms/(t.size/SESSION), bars=int(t.size), labelled=float(t.mean()))
 
 
-def less(tests, probs, others):
+def less(v, w, place):
     "Average precision of the first less that of the second."
-    v, w = blocks_of(tests, probs), blocks_of(tests, others)
-    return list(paired_interval(score_of(v[:, 0], v[:, 1]), score_of(v[:, 0], w[:, 1]), np.arange(len(v))))
+    return list(paired_interval(score_of(v[:, 0], v[:, 1]), score_of(w[:, 0], w[:, 1]), place))
 
 
-def run(name, data, o, rows):
-    "Score everyone on one series; the students that differ in one thing come after a break."
-    tests, unlabelled, windows = data()
-    began, both = time.perf_counter(), background(windows, unlabelled, len(windows))
-    everyone = networks(both, name, o.networks, o.epochs, o.output/"networks", o.device)
+STUDENT, TEACHERS, ONE = "student, {} bars ahead", "averaged", "one network"
+NETWORKS = ("one network, last epoch", "one network, no background", ONE, TEACHERS)
+
+
+def detectors(part, o):
+    "The networks of a part, by what they are called in the table."
+    both, where = background(part.windows, part.unlabelled, len(part.windows)), o.output/"networks"
+    everyone = networks(both, part.name, o.networks, o.epochs, where, o.device)
     kept = [getattr(everyone, k) for k in ("features", "swing_rule", "threshold", "min_length", "device", "runs")]
-    single = type(everyone)(everyone.models[:1], *kept)
-    last = networks(both, name, 1, o.epochs, o.output/"networks", o.device, averaged=False)
-    plain = networks(windows, f"{name}-labelled", 1, o.epochs, o.output/"networks", o.device)
-    print(f"{name}: networks after {time.perf_counter()-began:.0f} s", flush=True)
-    readers = {"one network, last epoch": last, "one network, no background": plain, "one network": single, "averaged": everyone}
-    found = {k: [ask(d, x, o.stride) for x, _ in tests] for k, d in readers.items()}
-    there = [~np.isnan(p) for p in found["averaged"]]   # where windows don't reach, nobody is scored
-    scored = [(x[k], t[k]) for (x, t), k in zip(tests, there)]
-    def cut(probs): return [p[k] for p, k in zip(probs, there)]
-    def keep(): np.savez_compressed(o.output/f"{name}.npz", length=[len(t) for _, t in tests], ohlc=np.concatenate([x for x, _ in tests]),
-                                    target=np.concatenate([t for _, t in tests]), edges=at_close, **{k: np.concatenate(p) for k, p in found.items()})
-    def tell(k, seconds=None):
-        s = score(scored, cut(found[k]))
-        d = {f"less_{v}": less(scored, cut(found[k]), cut(found[w])) for v, w in (("averaged", "averaged"), ("one", "one network")) if k not in (w, "averaged")}
-        rows.append(dict(series=name, reader=k, **s, **d, seconds=seconds))
-        print(f"{name:10} {k:34} AP {np.round(s['average_precision'], 3)} F1 {s['bar_f1'][0]:.3f} event F1 {s['event_f1']:.3f} false alarms {s['false_alarms_a_day']:.2f} "
-              f"less averaged {np.round(d.get('less_averaged', [0]), 3)} {seconds or 0:.0f} s", flush=True)
-        o.write(rows)
-    for k in found: tell(k)
-    at_close = np.concatenate([edges(x, everyone) for x, _ in tests]).astype(np.float16)
-    keep()
-    print(f"{name}: read after {time.perf_counter()-began:.0f} s", flush=True)
-    plans = {f"student, {r} bars ahead": dict(right_context=r) for r in o.right_context}
-    for k, plan in [*plans.items(), (None, None), *o.variants.items()]:
-        if k is None:
-            yield
-            continue
-        if time.perf_counter() - o.began > o.limit:
-            print(f"{name}: no time for {k}", flush=True)
-            continue
-        start, plan = time.perf_counter(), dict(epochs=o.student_epochs) | plan
-        few, label = plan.pop("bars", None), plan.pop("labelled", True)
-        bars = unlabelled if few is None else [b.iloc[:max(int(few*len(b)), 2*W)] for b in unlabelled]
-        net = distil(everyone, bars, o.output/f"{name} {k}", windows if label else None, answers=o.answers or o.output/"answers", device=o.device, overwrite=True, **plan)
-        read = SeriesReader(net.cpu()).read
-        found[k] = [read(x) for x, _ in tests]
-        tell(k, time.perf_counter() - start)
-        keep()
+    last = networks(both, part.name, 1, o.epochs, where, o.device, averaged=False)
+    plain = networks(part.windows, f"{part.name}-labelled", 1, o.epochs, where, o.device)
+    return dict(zip(NETWORKS, (last, plain, type(everyone)(everyone.models[:1], *kept), everyone)))
 
 
-SERIES = ("simulated", "planted", "rule")
+def student(k, plan, teachers, part, o):
+    "A student of the teachers, with what the plan changes."
+    plan = dict(epochs=o.student_epochs) | plan
+    share, windows = plan.pop("bars", 1), part.windows if plan.pop("labelled", True) else None
+    bars = part.more if share > 1 else [b.iloc[:max(int(share*len(b)), 2*W)] for b in part.unlabelled]
+    return distil(teachers, bars, o.output/f"{part.name} {k}", windows, answers=o.output/"answers"/part.name, device=o.device, overwrite=True, **plan)
+
+
+def read_part(part, o):
+    "What every reader says of the bars of a part, in the order of its stretches, and the machines that read; readers whose answers are in the folder do no work."
+    folder, began = o.output/"read"/part.name, time.perf_counter()
+    folder.mkdir(parents=True, exist_ok=True)
+    plans = {STUDENT.format(r): dict(right_context=r) for r in o.right_context}
+    plans |= {k: plan for k, plan in o.variants.items() if part.name in WITH_VARIANTS and (plan.get("bars", 1) <= 1 or part.more)}
+    if todo := [k for k in (*NETWORKS, *plans) if not (folder/f"{k}.npz").exists()]:
+        known = detectors(part, o)
+        for k in todo:
+            read = partial(ask, known[k], stride=o.stride) if k in known else SeriesReader(student(k, plans[k], known[TEACHERS], part, o).cpu()).read
+            np.savez(folder/f"{k}.npz", answers=np.concatenate([read(s.ohlc) for s in part.tests]), machine=o.machine)
+            print(f"{part.name}: {k} after {time.perf_counter()-began:.0f} s", flush=True)
+    cuts, kept = np.cumsum([len(s.target) for s in part.tests])[:-1], {k: np.load(folder/f"{k}.npz") for k in (*NETWORKS, *plans)}
+    return {k: np.split(f["answers"], cuts) for k, f in kept.items()}, {str(f["machine"]) for f in kept.values()}
+
+
+def rows_of(parts, found):
+    "The table: every reader on every series, less the averaged networks and less one."
+    rows = []
+    for series in dict.fromkeys(s.series for p in parts for s in p.tests):
+        tests, at = zip(*((s, (i, j)) for i, p in enumerate(parts) for j, s in enumerate(p.tests) if s.series == series))
+        readers = [k for k in found[at[0][0]] if all(k in found[i] for i, _ in at)]
+        there = [~np.isnan(found[i][TEACHERS][j]) for i, j in at]   # where windows don't reach, nobody is scored
+        blocks = {k: blocks_of(tests, [np.where(t, found[i][k][j], np.nan) for (i, j), t in zip(at, there)]) for k in readers}
+        for k, (v, place) in blocks.items():
+            row = dict(series=series, reader=k, **score(v, place), places=int(place.max()+1))
+            row |= {f"less_{n}": less(v, blocks[of][0], place) for n, of in (("averaged", TEACHERS), ("one", ONE)) if k not in (of, TEACHERS)}
+            rows.append(row)
+            print(f"{series:18} {k:34} AP {np.round(row['average_precision'][:3], 3)} F1 {row['bar_f1'][0]:.3f} event F1 {row['event_f1']:.3f} false alarms "
+                  f"{row['false_alarms_a_day']:.2f} less averaged {np.round(row.get('less_averaged', [0])[:3], 3)} less one {np.round(row.get('less_one', [0])[:3], 3)}", flush=True)
+    return rows
+
+
+SERIES, WITH_VARIANTS = ("simulated", "planted", "rule"), ("simulated", "planted")
 VARIANTS = {
-    "student, 31, pasted three times": dict(pastes=3),
-    "student, 31, pasted three times, twice as long": dict(pastes=3, epochs=40),
-    "student, 31, pasted three times, 64 channels": dict(pastes=3, channels=64),
+    "student, 31, four times the bars": dict(bars=4),
     "student, 31, a quarter of the bars": dict(bars=.25),
     "student, 31, nothing pasted": dict(labelled=False),
+    "student, 31, pasted three times": dict(pastes=3),
     "student, 31, 64 channels": dict(channels=64),
     "student, 31, twice as long": dict(epochs=40),
     "student, 31, teachers at stride 2": dict(stride=2),
@@ -215,36 +255,36 @@ VARIANTS = {
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--expansions", type=int, default=240, help="expansions to score, one in 230 bars")
+    p.add_argument("--expansions", type=int, default=960, help="simulated expansions to score, one in 230 bars")
+    p.add_argument("--plantings", type=int, default=6, help="times that surges are pasted into the real bars that are scored")
     p.add_argument("--unlabelled", type=int, default=200_000, help="bars that the teachers read")
     p.add_argument("--networks", type=int, default=4)
     p.add_argument("--epochs", type=int, default=200)
     p.add_argument("--student-epochs", type=int, default=20)
     p.add_argument("--stride", type=int, default=1, help="bars between the windows of the networks' scan that is scored")
-    p.add_argument("--right-context", type=int, nargs="+", default=[31, 10, 3, 0])
+    p.add_argument("--right-context", type=int, nargs="*", default=[31, 10, 3, 0])
     p.add_argument("--only", nargs="+", choices=SERIES, default=SERIES, help="series; default: all")
     p.add_argument("--variants", nargs="*", metavar="WORD", help="also students that differ in one thing; with words, those whose name ends in one of them")
+    p.add_argument("--share", metavar="I/N", help="read the I-th of each N parts, from 0, and score nothing")
     p.add_argument("--device", default="cpu")
-    p.add_argument("--limit", type=float, default=1e9, help="seconds after which no further student is begun")
-    p.add_argument("--output", type=Path, default=Path(os.environ.get("OUT") or project_root()/"artifacts"/"benchmarks"/"series-v1"))
-    p.add_argument("--answers", type=Path, help="folder of the teachers' answers; default: answers in --output")
+    p.add_argument("--output", type=Path, default=project_root()/"artifacts"/"benchmarks"/"series-v1")
     p.add_argument("--save", type=Path)
     o = p.parse_args()
-    o.began, rows = time.perf_counter(), []
     o.variants = {} if o.variants is None else {k: v for k, v in VARIANTS.items() if not o.variants or k.endswith(tuple(o.variants))}
-    where = machine("torch", "numba") if o.device == "cpu" else f"{torch.cuda.get_device_name(0)}, {machine('torch', 'numba')}"
-    about = {k: v for k, v in vars(o).items() if k not in ("save", "output", "answers", "began", "variants", "limit")}
-    def write(rows):
-        for f in filter(None, (o.save, o.output/"series-v1.json")): f.write_text(json.dumps(dict(machine=where, options=about, rows=rows), indent=1))
-    o.write = write
-    o.output.mkdir(parents=True, exist_ok=True)
-    print(where, about, flush=True)
-    folder = real_folder()
-    data = dict(simulated=lambda: simulated(o), planted=lambda: planted(o, folder), rule=lambda: by_rule(o, folder))
-    parts = [run(k, data[k], o, rows) for k in o.only if k == "simulated" or folder]
-    for part in parts: next(part)            # the readers that everyone wants
-    for part in parts: next(part, None)      # what differs in one thing
-    if not folder: print("no shared/data: the series of real bars is left out")
+    about = {k: v for k, v in vars(o).items() if k not in ("save", "output", "share", "variants")}
+    o.machine = machine("torch", "numba") if o.device == "cpu" else f"{torch.cuda.get_device_name(0)}, {machine('torch', 'numba')}"
+    print(o.machine, about, flush=True)
+    folder, parts = real_folder(), [simulated(o)] if "simulated" in o.only else []
+    if folder and "planted" in o.only: parts.append(planted(o, folder))
+    if folder and "rule" in o.only: parts += by_rule(folder)
+    if not folder: print("no shared/data: the series of real bars are left out")
+    if o.share:
+        i, n = map(int, o.share.split("/"))
+        for part in parts[i::n]: read_part(part, o)
+        return
+    found, machines = zip(*(read_part(part, o) for part in parts))
+    rows = rows_of(parts, found)
+    if o.save: o.save.write_text(json.dumps(dict(machine="; ".join(sorted(set.union(*machines))), options=about, rows=rows), indent=1) + "\n")
 
 
 if __name__ == "__main__":

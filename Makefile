@@ -13,7 +13,7 @@ READY := $(VENV)/.moola-ready
 PIP   := $(BIN)/python -m pip --disable-pip-version-check -qq install
 
 .DEFAULT_GOAL := help
-.PHONY: help venv train test site readme pages bench clean
+.PHONY: help venv train test site readme pages bench figures clean
 
 help:  ## Show these lines
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s%s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -46,6 +46,10 @@ pages: $(READY)  ## Run every page, store what it shows, and write README.md: ab
 
 bench: $(READY)  ## Time the feature pass, training, a scan, a stream and the explorer
 	@for script in features training cpu_step many scan stream explore; do $(BIN)/python benchmarks/$$script.py || exit 1; done
+
+figures: $(READY)  ## Make every stored number anew: all benchmarks, then all pages; hours with a GPU
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python benchmarks/figures.py $(ARGS)
+	@$(MAKE) --no-print-directory pages ARGS=
 
 clean:  ## Remove what was built, .venv too; artifacts stay
 	rm -rf $(VENV) _proc _docs build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

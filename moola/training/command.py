@@ -14,7 +14,7 @@ from ..core.command import command, config_parser, stoppable, Stopped
 from ..core.config import make_config
 from ..core.errors import MoolaError
 from ..core.files import notebook_path
-from .folder import choose_folder, claim_folder
+from .folder import choose_folder, claim_folder, import_papermill
 
 # %% ../../nbs/training/11_command.ipynb #367aac70
 @contextmanager
@@ -35,7 +35,7 @@ def run_notebook(
     "Run a notebook through papermill; its own `MoolaError` comes out as one."
     os.environ.setdefault('PYDEVD_DISABLE_FILE_VALIDATION', '1')
     os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')   # threads that wait leave the core to others
-    import papermill as pm   # heavy, and not needed where an option is wrong
+    pm = import_papermill()   # heavy, and not needed where an option is wrong
     logging.getLogger('papermill').setLevel(logging.ERROR)
     try:
         with _forwarded() as came:

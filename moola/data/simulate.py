@@ -8,7 +8,6 @@ __all__ = ['TICK', 'SESSION', 'session_times', 'volatility', 'fat_normal', 'log_
 # %% ../../nbs/data/11_simulate.ipynb #87d6b400
 import numpy as np
 import pandas as pd
-from scipy.signal import lfilter
 
 from ..core.names import OHLC
 from ..core.errors import MoolaError
@@ -35,6 +34,7 @@ _HOURS = np.array([  # hours since midnight of the day before, and how active th
 
 def _persistent(rng, n, half_life, sd):
     "A stationary Gaussian series that forgets half of itself in `half_life` bars."
+    from scipy.signal import lfilter   # heavy, and needed for simulated bars only
     keep = .5 ** (1 / half_life)
     x = rng.standard_normal(n) * sd
     x[1:] *= np.sqrt(1 - keep**2)

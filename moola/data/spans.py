@@ -8,7 +8,6 @@ __all__ = ['as_spans', 'spans_to_mask', 'mask_to_spans', 'spans_to_pointer', 'po
 
 # %% ../../nbs/data/07_spans.ipynb #8c7dbe52
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 from ..core.errors import MoolaError
 from ..core.names import W
 
@@ -102,6 +101,7 @@ def match_spans(
     if min(overlap.shape) == 1:   # one span on one side: the best overlap
         i,j = np.unravel_index(overlap.argmax(), overlap.shape)
         return np.array([(i,j)] if overlap[i,j] >= min_iou else [], np.int64).reshape(-1, 2)
+    from scipy.optimize import linear_sum_assignment   # heavy, and needed here only
     worth = np.where(overlap >= min_iou, 1 + overlap/(1+min(overlap.shape)), 0)
     i,j = linear_sum_assignment(worth, maximize=True)
     return np.stack([i,j], 1)[worth[i,j] > 0]

@@ -7,7 +7,6 @@ __all__ = ['calibrate', 'fit_platt', 'calibrate_prob', 'offset_for_rate']
 
 # %% ../../nbs/metrics/05_calibration.ipynb #8c7dbe52
 import numpy as np
-from scipy.optimize import brentq
 from scipy.special import expit
 from ..core.errors import MoolaError
 
@@ -21,6 +20,11 @@ def calibrate(
     return expit(scale*np.asarray(logits, np.float64) + offset)
 
 # %% ../../nbs/metrics/05_calibration.ipynb #e6fc1b82
+def _root(f, far):
+    "Where a rising function is zero between -far and far."
+    from scipy.optimize import brentq   # heavy, and seldom needed
+    return float(brentq(f, -far, far))
+
 def fit_platt(
     target, # Labelled bars, any shape
     logits, # Logits, the same shape; those beyond 500 either way count as 500
@@ -38,7 +42,7 @@ def fit_platt(
         scale = float(fit.coef_[0,0])
         if .05 <= scale <= 20: return scale, float(fit.intercept_[0])
     scale = min(max(scale, .05), 20.)
-    return scale, float(brentq(lambda b: np.average(calibrate(z, scale, b) - y, weights=None if weight is None else np.ravel(weight)), -2e4, 2e4))
+    return scale, _root(lambda b: np.average(calibrate(z, scale, b) - y, weights=None if weight is None else np.ravel(weight)), 2e4)
 
 # %% ../../nbs/metrics/05_calibration.ipynb #56d69462
 def calibrate_prob(
@@ -61,4 +65,4 @@ def offset_for_rate(
     p = np.asarray(prob, np.float64)
     p = p[~np.isnan(p)]
     if not len(p): raise MoolaError("no bar has a probability: there is nothing to calibrate")
-    return float(brentq(lambda b: calibrate_prob(p, scale, b).mean() - rate, -60, 60))
+    return _root(lambda b: calibrate_prob(p, scale, b).mean() - rate, 60)

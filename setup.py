@@ -18,18 +18,17 @@ def notebooks():
         if nb.is_file(): yield nb, f"{cfg['lib_name']}/notebooks/{nb.relative_to(nbs).as_posix()}"
 
 
-def production():
-    "The models that come with moola: source in `artifacts/production/` and `artifacts/included/student/`, relative path in the package."
-    for folder in ("production", "included/student"):
-        for name in ("model.pt", "model.json", "README.md"):
-            if (file := Path("artifacts", folder, name)).is_file(): yield file, f"{cfg['lib_name']}/{folder}/{name}"
+def models():
+    "The models that come with moola: source in `artifacts/included/`, relative path in the package."
+    for file in sorted(Path("artifacts/included").glob("*/*")):
+        if file.name in ("model.pt", "model.json", "README.md"): yield file, f"{cfg['lib_name']}/included/{file.parent.name}/{file.name}"
 
 
-def extras(): return [*notebooks(), *production()]
+def extras(): return [*notebooks(), *models()]
 
 
 class BuildWithExtras(build_py):
-    "Copies the papermill notebooks into the wheel, as `moola/notebooks/`, and the models, as `moola/production/` and `moola/included/student/`; a checkout reads both where they are."
+    "Copies the papermill notebooks into the wheel, as `moola/notebooks/`, and the models, as `moola/included/`; a checkout reads both where they are."
     def run(self):
         super().run()
         if self.editable_mode: return

@@ -32,14 +32,14 @@ ABOUT = {
                        "Markets are watched bar by bar, where most alarms are false. With `--bars` and `--labels` finished models are scored there, and the command says what is "
                        "left of the move after an alarm, beside random times and a plain rule. It is a measurement, not a backtest: no costs, no sizes.",
                        ["moola_evaluate --folds 3 --seeds 2 --progress false"]),
-    "moola_predict": ("Without `--model` it takes the project's model in production, or the one that comes with moola, which has seen simulated windows only.",
+    "moola_predict": ("Without `--model` it takes the project's model in production, or `student`, which comes with moola and has seen simulated bars only.",
                       ["moola_predict sample/bars.csv --min-move-atr 2 --out spans.csv"]),
     "moola_report": ("One page that opens in any browser, and travels as one file.", ["moola_report artifacts/first"]),
     "moola_export": ("The file needs onnxruntime and the features, nothing else of moola.", ["moola_export artifacts/first model.onnx"]),
     "moola_promote": ("The model that `moola_predict` takes by default is the promoted one. `--check` only goes through the list.",
                       ["moola_promote artifacts/first --check"]),
     "moola_pod": ("The parameters of a run are those of [moola_train](moola_train.ipynb). The lines below are from [the tutorial](../tutorials/pod.ipynb).", []),
-    "moola_follow": ("Half of the first words about expansions come within seven bars of their start, some much later; `--patience` chooses between early and sure.",
+    "moola_follow": ("Half of the first words about expansions come within four bars of their start, some later. With a model that reads windows `--patience` chooses between early and sure.",
                      ["moola_follow sample/bars.csv --once --events new --min-move-atr 4"]),
     "moola_label": ("Labels are saved after every change. It goes on until Ctrl-C; here it is stopped at once.",
                     ["moola_label sample/bars.csv --labels labels.parquet --no-browser"]),
@@ -47,8 +47,8 @@ ABOUT = {
                      ["moola_distil --bars sample/bars.csv --epochs 2 --output artifacts/student"]),
     "moola_scan": ("It needs the extra `moola[cluster]`. Started again it reads only what is new or has changed. `--cluster ssh` gives the work to "
                    "[pods](../scale/01_pods.ipynb), to which it sends the files.",
-                   ["mkdir bars", "cp sample/bars.csv bars/ES.csv", "cp sample/windows.parquet bars/notes.parquet", "moola_scan bars --out scanned --stride 8 --workers 1",
-                    "moola_scan bars --out scanned --stride 8 --workers 1"]),
+                   ["mkdir bars", "cp sample/bars.csv bars/ES.csv", "cp sample/windows.parquet bars/notes.parquet", "moola_scan bars --out scanned --workers 1",
+                    "moola_scan bars --out scanned --workers 1"]),
     "moola_sweep": ("It needs the extra `moola[cluster]`. The file names what is varied and what all runs share; [its fields](../scale/03_grid.ipynb) hold ranges to search, too. "
                     "Started again it trains only what is missing. `--cluster ssh` trains on [pods](../scale/01_pods.ipynb).",
                     [("grid.yaml", "data: sample/windows.parquet\nepochs: 20\npastes: 0\nbase: {hidden: 16}\ngrid:\n  lr: [0.001, 0.01]\n  hidden: [8, 16]\nseeds: 2\n"),

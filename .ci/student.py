@@ -1,11 +1,11 @@
-"""Make the student that comes with moola: four networks of `recommended` teach it on simulated bars.
+"""Make the students that come with moola: four networks of `recommended` teach them on simulated bars.
 
-    python .ci/student.py                    # half an hour on one core
+    python .ci/student.py                    # three quarters of an hour on one core
     python .ci/student.py --device cuda      # minutes
 
-The networks learn from the 174 simulated windows that the included model learned from, and from as many windows of background. The student learns
+The networks learn from the 174 simulated windows that the included model learned from, and from as many windows of background. Each student learns
 from 200,000 bars of the simulated market whose labels it doesn't see, gets its calibration and threshold on other bars in a row, and is promoted with
-its scores on a third series, in a project of its own. Then its folder replaces `artifacts/included/student/`.
+its scores on a third series, in a project of its own. Then its folder replaces the one in `artifacts/included/`. A run that was stopped goes on.
 """
 import argparse
 import shutil
@@ -22,12 +22,12 @@ from series_networks import background, networks
 
 from moola.data.plant import simulate_labelled_bars, simulate_windows
 from moola.models.checkpoint import STUDENT
-from moola.models.included import INCLUDED
 from moola.release.command import moola_promote
 from moola.release.student import fit_student
 from moola.training.distil import distil
 
 LEARN, FIT, JUDGE = 16, 17, 18  # seeds of the series
+STUDENTS = {"student": 31, "student-live": 3}  # and the bars that each looks ahead
 
 
 def known(folder, name, seed):
@@ -39,23 +39,28 @@ def known(folder, name, seed):
     return map(str, files)
 
 
+def include(name, taught):
+    "Fit a student on one series, judge it on another, and put it where moola finds it."
+    with tempfile.TemporaryDirectory() as d:
+        folder = Path(d)/"artifacts"/name
+        shutil.copytree(taught, folder)
+        fit_student(folder, *known(Path(d), "fitted", FIT), market="a simulated market")
+        bars, labels = known(Path(d), "simulated", JUDGE)
+        with chdir(d): moola_promote([str(folder), "--bars", bars, "--labels", labels])
+        shutil.copytree(Path(d)/"artifacts"/"production", Path(__file__).resolve().parents[1]/"artifacts"/"included"/name, dirs_exist_ok=True)
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--device", default="cpu")
-    p.add_argument("--right-context", type=int, default=10)
-    p.add_argument("--teachers", type=Path, default=Path("artifacts/student-teachers"))
+    p.add_argument("--work", type=Path, default=Path("artifacts/student-teachers"), help="folder of networks, answers and students")
     o = p.parse_args()
     windows, market = simulate_windows(174, 7), simulate_labelled_bars(200_000//230, seed=LEARN).bars
-    teachers = networks(background(windows, [market], len(windows)), "simulated", 4, 200, o.teachers, o.device)
-    if not (o.teachers/"student"/STUDENT).exists():
-        distil(teachers, market, o.teachers/"student", windows, right_context=o.right_context, device=o.device, progress=True)
-    with tempfile.TemporaryDirectory() as d:
-        student = Path(d)/"artifacts"/"student"
-        shutil.copytree(o.teachers/"student", student)
-        fit_student(student, *known(Path(d), "fitted", FIT), market="a simulated market")
-        bars, labels = known(Path(d), "simulated", JUDGE)
-        with chdir(d): moola_promote([str(student), "--bars", bars, "--labels", labels])
-        shutil.copytree(Path(d)/"artifacts"/"production", Path(__file__).resolve().parents[1]/"artifacts"/INCLUDED, dirs_exist_ok=True)
+    teachers = networks(background(windows, [market], len(windows)), "simulated", 4, 200, o.work, o.device)
+    for name, ahead in STUDENTS.items():
+        if not (o.work/name/STUDENT).exists():
+            distil(teachers, market, o.work/name, windows, right_context=ahead, answers=o.work/"answers", device=o.device, progress=True)
+        include(name, o.work/name)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Early or sure: what a stream of the model that comes with moola tells of known expansions, by its patience.
+"""Early or sure: what streams of the models that come with moola tell of known expansions, by their patience.
 
     python benchmarks/patience.py --save benchmarks/results/patience.json
 """
@@ -12,9 +12,8 @@ from table import machine
 from moola.core.names import OHLC
 from moola.data.plant import simulate_labelled_bars
 from moola.detection.detector import Detector
-from moola.detection.stream import Stream
 
-PATIENCE = (0, 3, 10, 20)
+READERS = [*(("recommended", p) for p in (0, 3, 10, 20)), ("student-live", 3), ("student", 31)]
 SEED = 23  # of the bars; no training or choice has used it
 
 
@@ -28,7 +27,7 @@ def overlap(span, spans):
 
 def measured(detector, labelled, patience):
     "One row of the table."
-    stream, spans = Stream(detector, patience=patience), labelled.spans
+    stream, spans = detector.stream(patience=patience), labelled.spans
     events = [e for b in labelled.bars.itertuples() for e in stream.push(b).events]
     events += list(stream.close().events)
     first, last, told = {}, {}, {}
@@ -41,7 +40,7 @@ def measured(detector, labelled, patience):
     final = [e for e in last.values() if e.kind == "final"]
     right = [overlap((e.start_bar, e.end_bar+1), spans) for e in final]
     found = {k for k, iou in right if iou >= .5}
-    return dict(patience=patience, labels=len(spans), told=len(first), after=float(np.median(list(told.values()))) if told else None,
+    return dict(model=Path(detector.runs[0]).name, patience=patience, labels=len(spans), told=len(first), after=float(np.median(list(told.values()))) if told else None,
                 first_precision=float(np.mean(hit)), first_recall=len(told)/len(spans), withdrawn=sum(e.kind == "withdrawn" for e in last.values())/len(first),
                 final_precision=float(np.mean([iou >= .5 for _, iou in right])), final_recall=len(found)/len(spans))
 
@@ -51,15 +50,15 @@ def main():
     parser.add_argument("--expansions", type=int, default=120)
     parser.add_argument("--save", type=Path, metavar="FILE")
     o = parser.parse_args()
-    labelled, detector = simulate_labelled_bars(o.expansions, SEED), Detector.load(device="cpu")
+    labelled = simulate_labelled_bars(o.expansions, SEED)
     assert set(OHLC) <= set(labelled.bars)
     rows = []
-    for p in PATIENCE:
-        rows.append(measured(detector, labelled, p))
+    for model, patience in READERS:
+        rows.append(measured(Detector.load(model, "cpu"), labelled, patience))
         print(json.dumps(rows[-1]), flush=True)
     if o.save:
         rounded = [{k: round(v, 3) if isinstance(v, float) else v for k, v in r.items()} for r in rows]
-        about = dict(bars=len(labelled.bars), expansions=o.expansions, model=Path(detector.runs[0]).name, machine=machine("torch"))
+        about = dict(bars=len(labelled.bars), expansions=o.expansions, machine=machine("torch"))
         o.save.write_text(json.dumps(dict(about=about, rows=rounded), indent=1) + "\n")
 
 

@@ -15,12 +15,12 @@ from moola.detection.follow import arriving, moola_follow
 
 
 @pytest.fixture(scope="module")
-def bars(): return simulate_bars(700, seed=11)
+def bars(): return simulate_bars(700, seed=26)
 
 
 @pytest.fixture(scope="module")
 def expected(bars):
-    stream = Detector.load(device="cpu").stream()
+    stream = Detector.load("student-live", "cpu").stream()
     return [(e.kind, e.id, e.row) for b in bars.itertuples() for e in stream.push(b).events if e.kind in ("new", "final")]
 
 

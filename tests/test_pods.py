@@ -117,7 +117,7 @@ def test_a_folder_is_sent(ready, tmp_path):
     for i in range(2): simulate_bars(400, seed=i).to_csv(tmp_path/f"bars/{i}.csv", index=False)
     (tmp_path/"bars/broken.csv").write_text("time,open,high,low,close\n2024-01-02 10:00,1,2,3,4\n")
     here = scan_folder(tmp_path/"bars", tmp_path/"here", connect=in_process, probabilities=True, **FEW)
-    words = ["--out", str(tmp_path/"there"), "--cluster", "ssh", "--workers", "1", "--stride", "63", "--device", "cpu", "--probabilities"]
+    words = ["--out", str(tmp_path/"there"), "--cluster", "ssh", "--workers", "1", "--model", "recommended", "--stride", "63", "--device", "cpu", "--probabilities"]
     with pytest.raises(SystemExit, match="1 of 3 files failed"): moola_scan([str(tmp_path/"bars"), *words])
     for part in ("spans", "probabilities"):
         pd.testing.assert_frame_equal(*(pd.read_parquet(tmp_path/where/part) for where in ("here", "there")))

@@ -58,8 +58,7 @@ def test_wheel(checkout, run, root, tmp_path):
     assert {p.relative_to(checkout).as_posix() for p in (checkout/"moola").rglob("*.py")} <= held
     nbs = [checkout/"nbs/train.ipynb", *checkout.glob("nbs/analysis/*.ipynb")]
     assert {f"moola/notebooks/{p.relative_to(checkout/'nbs').as_posix()}" for p in nbs if p.exists()} <= held
-    assert {f"moola/production/{p.name}" for p in checkout.glob("artifacts/production/*")} <= held
-    assert {f"moola/included/student/{n}" for n in ("model.pt", "model.json", "README.md")} <= held
+    assert {f"moola/included/{m}/{n}" for m in ("recommended", "student", "student-live") for n in ("model.pt", "model.json", "README.md")} <= held
     assert not [n for n in held if n.startswith(("tests", "nbs", "benchmarks"))]
     run(sys.executable, "-m", "pip", "install", "--no-deps", "--no-index", "--target", tmp_path/"elsewhere", wheel, cwd="/")
     version = re.search(r"^version = (.+)$", (root/"settings.ini").read_text(), re.M)[1]

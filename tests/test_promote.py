@@ -345,7 +345,7 @@ def test_help_is_light():
 
 def test_the_included_model(root):
     "The committed model passed every check, is small, is what its description says, and finds expansions."
-    folder = root/"artifacts"/PRODUCTION
+    folder = root/"artifacts"/"included"/"recommended"
     assert included_model() == folder
     about = json.loads((folder/ABOUT).read_text())
     assert about["forced"] is None
@@ -364,7 +364,7 @@ def test_the_included_model(root):
 
 def test_another_file_in_the_place_of_the_model(root, tmp_path):
     "The model's sha256 stands in model.json."
-    for f in (root/"artifacts/production").iterdir(): (tmp_path/f.name).write_bytes(f.read_bytes())
+    for f in (root/"artifacts/included/recommended").iterdir(): (tmp_path/f.name).write_bytes(f.read_bytes())
     Detector.load(tmp_path, "cpu")
     c = torch.load(tmp_path/"model.pt", weights_only=True)
     torch.save(c | dict(threshold=.5), tmp_path/"model.pt")

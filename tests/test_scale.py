@@ -20,7 +20,7 @@ from moola.scale.cluster import open_cluster, run_jobs
 from moola.scale.command import moola_scan
 from moola.scale.folder import bars_files, read_manifest, scan_folder
 
-FEW = dict(stride=63, device="cpu")
+FEW = dict(model="recommended", stride=63, device="cpu")
 
 
 @contextmanager
@@ -104,7 +104,7 @@ def test_two_files_of_one_instrument(tmp_path):
 
 def test_the_command(folder, tmp_path, capsys):
     "On a real local cluster; the exit code says that a file failed."
-    with pytest.raises(SystemExit) as e: moola_scan([str(folder), "--out", str(tmp_path/"out"), "--workers", "1", "--stride", "63", "--device", "cpu"])
+    with pytest.raises(SystemExit) as e: moola_scan([str(folder), "--out", str(tmp_path/"out"), "--workers", "1", "--model", "recommended", "--stride", "63", "--device", "cpu"])
     assert "1 of 3 files failed" in e.value.code and "broken.csv" in e.value.code
     said = capsys.readouterr()
     assert "3 files: 3 scanned now, 0 unchanged" in said.out and "Dashboard: http://127.0.0.1" in said.err

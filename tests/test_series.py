@@ -304,13 +304,29 @@ def test_a_student_goes_into_production(project, capsys):
     ([], "it fails .* checks .*judged on bars in a row"), (["--bars", "bars.csv"], "--labels is missing"), (["--labels", "labels.csv"], "--bars is missing"),
     (["--evaluation", "x"], "--evaluation is for a run"), (["--bars", "gone.csv", "--labels", "labels.csv"], "gone.csv"),
     (["--bars", "bars.csv", "--labels", "gone.csv"], "there is no file gone.csv"), (["--bars", "few.csv", "--labels", "first.csv"], "few.csv: .* are needed"),
-    (["--check"], "it fails"), (["--force", " "], "--force needs a reason")])
+    (["--check"], "it fails"), (["--force", " "], "--force needs a reason"), (["--fit-bars", "bars.csv"], "--fit-labels is missing: a student is fitted with both"),
+    (["--fit-bars", "bars.csv", "--fit-labels", "labels.csv", "--check"], "--check changes nothing"),
+    (["--bars", "bars.csv", "--labels", "labels.csv", "--fit-bars", "./bars.csv", "--fit-labels", "labels.csv"], "cannot both fit the student and judge it")])
 def test_students_that_are_not_promoted(project, words, said):
     from moola.release.command import moola_promote
     read_bars("bars.csv")[:400].to_csv("few.csv", index=False)
     pd.read_csv("labels.csv")[:1].to_csv("first.csv", index=False)
     with pytest.raises(SystemExit, match=said): moola_promote(["artifacts/student", *words])
     assert not (project/"artifacts"/"production").exists()
+
+
+def test_a_student_is_fitted_and_promoted(project, capsys):
+    "One command gives it a threshold and a confidence on some bars, and judges it on others."
+    from moola.release.command import moola_promote
+    labelled = simulate_labelled_bars(12, seed=9)
+    labelled.bars.to_csv("other.csv", index=False)
+    times = labelled.bars.timestamp.to_numpy()
+    pd.DataFrame(dict(start_time=times[labelled.spans[:, 0]], end_time=times[labelled.spans[:, 1]-1])).to_csv("others.csv", index=False)
+    moola_promote(["artifacts/student", "--fit-bars", "other.csv", "--fit-labels", "others.csv", "--bars", "bars.csv", "--labels", "labels.csv", "--force", "a try"])
+    student, production = Detector.load("artifacts/student", "cpu"), Detector.load(None, "cpu")
+    assert student.span_calibration and production.span_calibration == student.span_calibration and production.threshold == student.threshold
+    assert f"fitted on other.csv: threshold {student.threshold:.3f}" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="--fit-bars is for a student"): moola_promote([str(project), "--fit-bars", "other.csv", "--fit-labels", "others.csv"])
 
 
 def test_fits_that_are_refused(project):
@@ -346,15 +362,15 @@ def test_a_student_on_labelled_windows(project, capsys):
         with pytest.raises(SystemExit, match=words): moola_evaluate(["artifacts/student", *argv])
 
 
-def test_the_student_that_comes_along(tmp_path, monkeypatch, capsys):
-    "Every command finds it by its name; on bars that neither has read it stands above the default model, and its spans are final after ten bars."
+def test_the_students_that_come_along(tmp_path, monkeypatch, capsys):
+    "Commands on bars take it without a name; on bars that neither has read it stands above the networks, and its spans are final when its look ahead has passed."
     from moola.detection.command import moola_export, moola_predict
     from moola.evaluation.command import moola_evaluate
     from moola.metrics.calibration import calibrate_prob
     from moola.metrics.scores import average_precision
     monkeypatch.chdir(tmp_path)
-    one, other = Detector.load("student", "cpu"), Detector.load(device="cpu")
-    assert one.once and one.right_context == 10 and not other.once and Path(one.runs[0]).name == "student"
+    one, live, other = (Detector.load(name, "cpu") for name in ("student", "student-live", "recommended"))
+    assert one.once and one.right_context == 31 and live.right_context == 3 and not other.once and Path(one.runs[0]).name == "student"
     labelled = simulate_labelled_bars(60, seed=77)
     target = np.zeros(len(labelled.bars), bool)
     for a, b in labelled.spans: target[a:b] = True
@@ -366,18 +382,21 @@ def test_the_student_that_comes_along(tmp_path, monkeypatch, capsys):
     few, warning = labelled.bars[:3000], "fitted to labelled windows and says too much"
     assert warning in " ".join(other.scan(few, stride=8).words)
     for d, how in ((other, dict(stride=8, base_rate=.03)), (one, {})): assert warning not in " ".join(d.scan(few, **how).words)
-    stream = one.stream(bar="1min")
-    finals = [e for b in labelled.bars[:2000].itertuples() for e in stream.push(b).events if e.kind == "final"]
-    assert finals and max(e.row - e.end_bar for e in finals) <= 12
-    spans = one.scan(labelled.bars, types=False).spans
-    sure = {(v.start_bar, v.end_bar): v.confidence for v in spans.itertuples()}
-    assert all(sure[e.start_bar, e.end_bar] == e.confidence for e in finals)
-    share = [target[a:b+1].mean() for a, b in sure]
-    assert abs(spans.confidence.mean() - np.mean(share)) < .1      # of a span's bars as many are labelled as it says
+    for student, late in ((one, 33), (live, 5)):
+        stream = student.stream(bar="1min")
+        finals = [e for b in labelled.bars[:2000].itertuples() for e in stream.push(b).events if e.kind == "final"]
+        assert finals and max(e.row - e.end_bar for e in finals) <= late
+        spans = student.scan(labelled.bars, types=False).spans
+        sure = {(v.start_bar, v.end_bar): v.confidence for v in spans.itertuples()}
+        assert all(sure[e.start_bar, e.end_bar] == e.confidence for e in finals)
+        share = [target[a:b+1].mean() for a, b in sure]
+        assert abs(spans.confidence.mean() - np.mean(share)) < .1      # of a span's bars as many are labelled as it says
     labelled.bars[:3000].to_csv("bars.csv", index=False)
     times = labelled.bars.timestamp.to_numpy()
     pd.DataFrame(dict(start_time=times[labelled.spans[:, 0]], end_time=times[labelled.spans[:, 1]-1]))[:10].to_csv("labels.csv", index=False)
-    moola_predict(["bars.csv", "--model", "student", "--out", "spans.csv"])
+    moola_predict(["bars.csv", "--out", "spans.csv", "--about", "about.json"])
+    assert Path(json.loads(Path("about.json").read_text())["runs"][0]).name == "student"
+    with pytest.raises(SystemExit, match="no stride; a model that reads windows, such as 'recommended', has one"): moola_predict(["bars.csv", "--stride", "3"])
     moola_export(["student", "student.onnx"])
     moola_evaluate(["student", "--bars", "bars.csv", "--labels", "labels.csv", "--plot", "rows.png"])
     write_windows(simulate_windows(24, 9), "new.parquet")

@@ -14,7 +14,7 @@ from ..core.command import command, Parser
 from ..core.errors import MoolaError
 from ..core.options import add_options, add_reading, read_options, reading_of
 from .options import ScanOptions, SpanOptions
-from ..models.included import find_model
+from ..models.included import default_model, find_model
 
 # %% ../../nbs/detection/06_command.ipynb #c6607040
 TABLES = dict(out='The spans', probabilities='A probability for every bar', drift='How far each feature is from what the model learned from')
@@ -79,8 +79,8 @@ def predict_parser():
     "The options of `moola_predict`."
     parser = Parser(prog='moola_predict', usage='%(prog)s [options] BARS', description=moola_predict.__doc__, allow_abbrev=False)
     parser.add_argument('bars', metavar='BARS', help='CSV or parquet file with a time, open, high, low and close')
-    parser.add_argument('--model', action='append', metavar='FOLDER', help="A run's folder, a promoted model's, a checkpoint, or 'student', which comes with moola; given several times, "
-                        "the mean of their probabilities is taken (default: artifacts/production, or the model that comes with moola)")
+    parser.add_argument('--model', action='append', metavar='FOLDER', help="A run's folder, a promoted model's, a checkpoint, or the name of one that comes with moola, "
+                        "such as 'recommended', which reads windows; given several times, the mean of their probabilities is taken (default: artifacts/production, or 'student')")
     for name,text in TABLES.items(): parser.add_argument(_option(name), metavar='FILE', help=f'{text}, as CSV or parquet by the suffix (default: not written)')
     for name,(text,kinds) in OTHERS.items(): parser.add_argument(_option(name), metavar='FILE', help=f'{text}, {kinds[0]} (default: not written)')
     parser.add_argument('--device', default='auto', metavar='NAME', help='cpu, cuda, cuda:1, ..., or auto for cuda where there is one (default: auto)')
@@ -109,7 +109,7 @@ def _predict(bars, model, device, overwrite, quiet, out, probabilities, drift, d
     from moola.detection.scan import scan
     reading = reading_of(options)
     scanning,listing = read_options(options, ScanOptions, SpanOptions, what='moola_predict')
-    detector = load_predictor(model, device)
+    detector = load_predictor(model or default_model('student'), device)
     table,name = read_bars(bars, **reading),Path(bars).name
     _read_aloud(table)
     compared = bars_drift(table, detector, check=False, name=name, gaps=scanning.gaps) if detector.feature_reference or drift or drift_plot else None
@@ -197,7 +197,6 @@ def _export(args):
     if args.bars and not Path(args.bars).exists(): raise MoolaError(f"there is no file {args.bars}")
     from moola.data.read import read_bars
     from moola.detection.detector import Detector
-    from moola.models.included import default_model
     detector = Detector.load(args.model or default_model(), 'cpu')
     worst = export_onnx(detector, path, read_bars(args.bars, **reading) if args.bars else None, args.overwrite)
     n = len(detector.models)

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from ..core.command import command, Parser
 from ..core.errors import MoolaError
+from ..models.included import default_model
 
 # %% ../../nbs/detection/07_follow.ipynb #f0110006
 def arriving(
@@ -60,7 +61,7 @@ def follow_parser():
     "The options of `moola_follow`."
     parser = Parser(prog='moola_follow', usage='%(prog)s [options] [FILE]', description=moola_follow.__doc__, allow_abbrev=False)
     parser.add_argument('file', nargs='?', default='-', metavar='FILE', help='CSV file that grows, with a header; - for standard input (default: -)')
-    parser.add_argument('--model', action='append', metavar='FOLDER', help='As for moola_predict (default: the model in production)')
+    parser.add_argument('--model', action='append', metavar='FOLDER', help="As for moola_predict (default: artifacts/production, or 'student-live')")
     parser.add_argument('--patience', type=int, metavar='N', help="Bars that have closed after a bar when it is first read, 0 to 81 (default: 3, or a student's own)")
     parser.add_argument('--threshold', type=float, metavar='X', help="A bar is marked at or above it (default: the model's own)")
     parser.add_argument('--min-move-atr', type=float, default=0., metavar='X', help='Smallest move, in ATR of the bars before (default: 0)')
@@ -89,7 +90,7 @@ def _follow(args):
     if args.file != '-' and not Path(args.file).is_file(): raise MoolaError(f"there is no file {args.file}")
     if args.file != '-' and _is_parquet(args.file): raise MoolaError(f"{args.file} is a parquet file, which doesn't grow by lines: moola_predict reads it")
     from moola.detection.detector import Detector
-    stream = Detector.load(args.model, 'cpu').stream(patience=args.patience, threshold=args.threshold, time_format=args.time_format, zone=args.zone)
+    stream = Detector.load(args.model or default_model('student-live'), 'cpu').stream(patience=args.patience, threshold=args.threshold, time_format=args.time_format, zone=args.zone)
     if args.file == '-': return _take(stream, arriving(sys.stdin, 0), args, kinds, 'standard input')
     with open(args.file) as f: _take(stream, arriving(f, 0 if args.once else 1.), args, kinds, args.file)
 

@@ -72,7 +72,7 @@ def check_once(
     "Raise `MoolaError` for an option of a scan that students do not have."
     for f in fields(options):
         if f.name in ('stride','from_bar','to_bar') and (v := getattr(options, f.name)) not in (f.default, int(f.name == 'stride')):
-            raise MoolaError(f"{f.name} is {v}: a student reads every bar once and has no {f.name}")
+            raise MoolaError(f"{f.name} is {v}: a student reads every bar once and has no {f.name}; a model that reads windows, such as 'recommended', has one")
     own = detector.right_context
     if options.right_context not in (None, own):
         raise MoolaError(f"right_context is {options.right_context}: this student looks {own} bars ahead; another look ahead needs another student")

@@ -13,7 +13,7 @@ from ..core.config import make_config
 from ..core.errors import MoolaError
 from ..core.options import add_reading, reading_of
 from ..detection.command import check_outputs, write_all
-from ..models.included import find_model
+from ..models.included import default_model, find_model
 
 # %% ../../nbs/evaluation/09_command.ipynb #954ad112
 _OPTIONS = dict(
@@ -56,7 +56,7 @@ def evaluate_parser():
 def _add_rows(group):
     "The options of bars in a row."
     group.add_argument('models', nargs='*', metavar='MODEL', help="Runs, students, promoted models or checkpoints, each scored by itself; with --data in place of --bars on "
-                       "labelled windows that none has learned from (default: artifacts/production, or the model that comes with moola)")
+                       "labelled windows that none has learned from (default: artifacts/production, or 'student')")
     for name,(kind,value,text) in _ROWS.items():
         group.add_argument(f"--{name.replace('_','-')}", dest=name, type=kind, metavar=value, help=text, action='append' if name == 'patience' else 'store')
 
@@ -105,7 +105,7 @@ def _check_rows(rows, own, given):
     plot = rows['plot'] or f"artifacts/evaluations/{Path(rows['bars']).name.split('.')[0]}.png"
     files = check_outputs(dict(plot=plot, table=rows['table']), rows['bars'], bool(given['overwrite']), dict(plot=('.png',)))
     if lost := [p for p in files.values() if p.resolve() == Path(rows['labels']).resolve()]: raise MoolaError(f"{lost[0]} holds the labels: name another file")
-    return rows | dict(plot=files['plot'], table=files.get('table'))
+    return rows | dict(models=rows['models'] or [str(default_model('student'))], plot=files['plot'], table=files.get('table'))
 
 # %% ../../nbs/evaluation/09_command.ipynb #3c83f4ca
 def _foreign(own, given, *known):

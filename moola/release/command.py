@@ -21,6 +21,8 @@ def promote_parser():
                         help="Folder of an evaluation of the same config and windows, from moola_evaluate (default: the run's own test windows decide)")
     parser.add_argument('--bars', default='', metavar='FILE', help='Bars on which a student is judged, which it has not learned from (default: none)')
     parser.add_argument('--labels', default='', metavar='FILE', help='Their expansions: a table with start_time and end_time, or labelled windows with times (default: none)')
+    parser.add_argument('--fit-bars', default='', metavar='FILE', help="Other bars, on which a student's threshold and confidence are first fitted (default: those it has)")
+    parser.add_argument('--fit-labels', default='', metavar='FILE', help='Their expansions, as --labels (default: none)')
     parser.add_argument('--force', default=None, metavar='REASON', help='Promote it although a check fails; the reason is kept in its card (default: refuse)')
     parser.add_argument('--check', action='store_true', help='Only go through the list? (default: no)')
     parser.add_argument('--rollback', action='store_true', help='Go back to the model before the current one? A second time goes forward again (default: no)')
@@ -36,6 +38,10 @@ def moola_promote(
     args.reading = reading_of(vars(args), args.bars)
     (_rollback if args.rollback else _promote)(args)
 
+_ROWS = ('bars','labels','fit_bars','fit_labels')
+
+def _option(name): return f"--{name.replace('_','-')}"
+
 def _shown(path): return os.path.relpath(path)
 
 def _in_words(folder):
@@ -43,7 +49,7 @@ def _in_words(folder):
     return f"{a['name']} (variant {a['variant']}, promoted {a['promoted']})"
 
 def _rollback(args):
-    if args.run or args.evaluation or args.bars or args.labels or args.force is not None or args.check:
+    if args.run or args.evaluation or args.force is not None or args.check or any(map(vars(args).get, _ROWS)):
         raise MoolaError("--rollback goes alone: it swaps the model in production with the one before it")
     from moola.release.promote import rollback
     folder = rollback()
@@ -59,7 +65,7 @@ def _promote(args):
     if not args.run: raise MoolaError("name the folder of a run, or ask for --rollback")
     if args.force is not None and not args.force.strip(): raise MoolaError("--force needs a reason: it is kept in the model's card")
     if holds_student(args.run): return _promote_student(args)
-    if args.bars or args.labels: raise MoolaError(f"--{'bars' if args.bars else 'labels'} is for a student: a run is judged on its test windows, or by --evaluation")
+    if given := [_option(k) for k in _ROWS if getattr(args, k)]: raise MoolaError(f"{given[0]} is for a student: a run is judged on its test windows, or by --evaluation")
     run = find_run(args.run)
     checks,evidence,_ = checklist(run, Evaluation(args.evaluation) if args.evaluation else None)
     print(f"{_shown(run.folder)}, variant {run.config.variant}, judged on {evidence.words if evidence else 'nothing'}:")
@@ -68,11 +74,22 @@ def _promote(args):
     if bad := failed(checks): raise MoolaError(f"it fails {len(bad)} of {len(checks)} checks")
     print("It passes every check.")
 
+def _fit(args, fit_student):
+    "Give a student its threshold and confidence on other bars than those that judge it."
+    if args.check: raise MoolaError("--fit-bars changes the student, and --check changes nothing: leave one of them out")
+    if args.bars and os.path.realpath(args.fit_bars) == os.path.realpath(args.bars):
+        raise MoolaError(f"{args.bars} cannot both fit the student and judge it: name two files of bars")
+    detector = fit_student(args.run, args.fit_bars, args.fit_labels, **args.reading)
+    print(f"{_shown(args.run)}, fitted on {os.path.basename(args.fit_bars)}: threshold {detector.threshold:.3f}")
+
 def _promote_student(args):
     "The same for a student."
     from moola.release import promote, student
     if args.evaluation: raise MoolaError("--evaluation is for a run: a student is judged on --bars and their --labels")
-    if bool(args.bars) != bool(args.labels): raise MoolaError(f"--{'labels' if args.bars else 'bars'} is missing: a student is judged with both --bars and --labels")
+    for bars,labels,what in (('bars','labels','judged'), ('fit_bars','fit_labels','fitted')):
+        if missing := [k for k in (bars,labels) if not getattr(args, k) and (getattr(args, bars) or getattr(args, labels))]:
+            raise MoolaError(f"{_option(missing[0])} is missing: a student is {what} with both {_option(bars)} and {_option(labels)}")
+    if args.fit_bars: _fit(args, student.fit_student)
     checks,evidence = student.student_checks(args.run, args.bars, args.labels, **args.reading)
     print(f"{_shown(args.run)}, a student, judged on {evidence.words if evidence else 'nothing'}:", *(f'  {c!r}' for c in checks), sep='\n')
     if not args.check: return _install(args.run, checks, evidence, args.force or '', promote.install_student)

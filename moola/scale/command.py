@@ -44,8 +44,8 @@ def _scan_parser():
     parser = Parser(prog='moola_scan', usage='%(prog)s [options] FOLDER --out FOLDER', description=moola_scan.__doc__, allow_abbrev=False)
     parser.add_argument('folder', metavar='FOLDER', help='Files of bars, CSV or parquet, in subfolders too: an instrument a file')
     parser.add_argument('--out', required=True, metavar='FOLDER', help='Results: spans as parquet by instrument, and manifest.csv with a line a file; required')
-    parser.add_argument('--model', action='append', metavar='FOLDER', help="A run's folder, a promoted model's, a checkpoint, or 'student', which comes with moola; given several times, "
-                        "the mean of their probabilities is taken (default: artifacts/production, or the model that comes with moola)")
+    parser.add_argument('--model', action='append', metavar='FOLDER', help="A run's folder, a promoted model's, a checkpoint, or the name of one that comes with moola, "
+                        "such as 'recommended', which reads windows; given several times, the mean of their probabilities is taken (default: artifacts/production, or 'student')")
     parser.add_argument('--probabilities', action='store_true', help='Write a probability for every bar, too, by instrument and year (default: spans only)')
     parser.add_argument('--device', default='auto', choices=['auto','cpu','cuda'], metavar='auto|cpu|cuda', help='Where the network reads (default: auto for cuda where there is one)')
     _add_cluster_options(parser)

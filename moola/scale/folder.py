@@ -268,7 +268,7 @@ def _check(models, scanning, listing):
 def scan_folder(
     folder, # Files of bars, at any depth
     out, # Folder of results
-    model=None, # A run, a production model or a checkpoint, or a list of these; None for the model in production
+    model=None, # A run, a production model or a checkpoint, or a list of these; None for the model in production, or `student`
     *,
     device:str='auto', # cpu, cuda, or auto for cuda where there is one
     probabilities:bool=False, # Write a probability for every bar, too?
@@ -282,7 +282,7 @@ def scan_folder(
     "Scan what is missing or has changed."
     folder,out = Path(folder).expanduser().resolve(),Path(out).expanduser().resolve()
     if out == folder or folder in out.parents: raise MoolaError(f"{out} lies in the folder of the bars: name another folder for the results")
-    files,names = bars_files(folder),[model] if isinstance(model, (str, Path)) else model or [default_model()]
+    files,names = bars_files(folder),[model] if isinstance(model, (str, Path)) else model or [default_model('student')]
     models = tuple(str(find_model(m).resolve()) for m in names)
     given = reading_of(options)
     scanning,listing = read_options(options, ScanOptions, SpanOptions, what='moola_scan')

@@ -15,6 +15,14 @@ settings.load_profile("moola")
 
 ROOT = Path(__file__).resolve().parents[1]
 
+LONG = ("test_pod", "test_site_browser", "test_project", "test_sweep", "test_training", "test_scale", "test_analysis", "test_runs", "test_evaluate", "test_series")
+
+
+def pytest_collection_modifyitems(items):
+    "The longest files first, so that no worker is left alone with one of them at the end."
+    items.sort(key=lambda i: LONG.index(i.path.stem) if i.path.stem in LONG else len(LONG))
+
+
 # A shell that starts the tests in the background tells them, and whatever they start, to ignore Ctrl-C.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN: signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -1,6 +1,6 @@
 """Make the students that come with moola: four networks of `recommended` teach them on simulated bars.
 
-    python .ci/student.py                    # three quarters of an hour on one core
+    python .ci/student.py                    # half an hour on one core
     python .ci/student.py --device cuda      # minutes
 
 The networks learn from the 174 simulated windows that the included model learned from, and from as many windows of background. Each student learns

@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import time
+import zlib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -75,7 +76,7 @@ def commands(name, work, gpu=False):
     text = FIGURES[name][0]
     words = dict(python=sys.executable, file=made_at(name, work), work=work/name, cores=os.cpu_count(), device="cuda" if gpu else "cpu")
     text = text.replace(STEPS, shlex.join(steps())) if STEPS in text else text
-    return [shlex.split(part.format(**words)) for part in text.split(";")]
+    return [[w.format(**words) for w in shlex.split(part)] for part in text.split(";")]
 
 
 def made_at(name, work): return work/"made"/(name if (RESULTS/name).is_dir() else f"{name}.json")
@@ -95,9 +96,10 @@ def make(name, work, gpu):
 
 
 def commit():
-    "The commit and whether files differ from it, as a name for what it has made."
+    "The commit, and a number for what differs from it, as a name for what they have made."
     def git(*words): return subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True).stdout.strip()
-    return (git("rev-parse", "--short", "HEAD") or "none") + ("-changed" if git("status", "--porcelain", "--", "moola", "benchmarks/*.py") else "")
+    changes = git("diff", "HEAD", "--", "moola", "benchmarks/*.py")
+    return (git("rev-parse", "--short", "HEAD") or "none") + (f"-{zlib.crc32(changes.encode()):08x}" if changes else "")
 
 
 def main():

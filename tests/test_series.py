@@ -331,11 +331,14 @@ def test_a_student_is_fitted_and_promoted(project, capsys):
 
 def test_fits_that_are_refused(project):
     "Nothing is written where there is nothing to fit, nor over a student in production."
+    from moola.release.command import moola_promote
     from moola.release.student import fit_student
     student = project/"artifacts"/"student"/"student.pt"
     before, times = student.read_bytes(), read_bars("bars.csv").timestamp
     pd.DataFrame(dict(start_time=times[:1], end_time=times[1:2].array)).to_csv("early.csv", index=False)   # where no bar has an answer
     shutil.copy(student, "model.pt")
+    with pytest.raises(SystemExit, match="there is no file gone.csv"):    # before the student is changed
+        moola_promote(["artifacts/student", "--fit-bars", "bars.csv", "--fit-labels", "labels.csv", "--bars", "gone.csv", "--labels", "labels.csv"])
     for where, labels, said in ((student, "early.csv", "early.csv labels none of the bars that the student answers"), ("model.pt", "labels.csv", "before it goes into production"),
                                 (student, "gone.csv", "gone.csv"), ("nowhere", "labels.csv", "there is no model nowhere")):
         with pytest.raises(MoolaError, match=said): fit_student(where, "bars.csv", labels)

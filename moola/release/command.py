@@ -35,7 +35,7 @@ def moola_promote(
 ):
     "Put a run into artifacts/production/ once it has passed every check, or go back to the model before."
     args = promote_parser().parse_args(argv)
-    args.reading = reading_of(vars(args), args.bars)
+    args.reading = reading_of(vars(args), args.bars or args.fit_bars)
     (_rollback if args.rollback else _promote)(args)
 
 _ROWS = ('bars','labels','fit_bars','fit_labels')
@@ -79,6 +79,7 @@ def _fit(args, fit_student):
     if args.check: raise MoolaError("--fit-bars changes the student, and --check changes nothing: leave one of them out")
     if args.bars and os.path.realpath(args.fit_bars) == os.path.realpath(args.bars):
         raise MoolaError(f"{args.bars} cannot both fit the student and judge it: name two files of bars")
+    if gone := next((p for p in map(vars(args).get, _ROWS) if p and not os.path.isfile(p)), None): raise MoolaError(f"there is no file {gone}")
     detector = fit_student(args.run, args.fit_bars, args.fit_labels, **args.reading)
     print(f"{_shown(args.run)}, fitted on {os.path.basename(args.fit_bars)}: threshold {detector.threshold:.3f}")
 

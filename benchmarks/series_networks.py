@@ -12,8 +12,8 @@ from moola.data.splits import Split
 from moola.data.windows import Windows, join_windows
 from moola.detection.detector import Detector
 from moola.models.jade import make_model
-from moola.training.fit import train_step
 from moola.training.graphs import RecordedStep
+from moola.training.loop import train_step
 from moola.training.trainer import Trainer
 
 KEEP = .95  # share of the average that an epoch leaves

@@ -19,7 +19,7 @@ import torch
 from moola.core.config import make_config
 from moola.core.device import limit_threads
 from moola.data.splits import load_windows, split_of
-from moola.training.fit import train_epochs
+from moola.training.loop import train_epochs
 from moola.training.trainer import Trainer
 threads, epochs = map(int, sys.argv[1:])
 config = make_config("position_encoding", device="cpu")

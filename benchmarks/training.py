@@ -13,7 +13,7 @@ from moola.core.config import make_config
 from moola.data.splits import load_windows, split_of
 from moola.models.jade import Jade
 from moola.training.command import moola_train
-from moola.training.fit import train_step
+from moola.training.loop import train_step
 from moola.training.run import Run
 from moola.training.trainer import Trainer, batches
 

@@ -14,8 +14,9 @@ import moola.training.fit as loop
 from moola.core.config import make_config
 from moola.data.plant import simulate_windows
 from moola.data.splits import split_windows
-from moola.training.fit import fit, train_step
+from moola.training.fit import fit
 from moola.training.graphs import RecordedStep
+from moola.training.loop import train_step
 from moola.training.trainer import Trainer
 
 

@@ -9,7 +9,8 @@ from moola.data.features import named_features
 from moola.data.plant import simulate_windows
 from moola.data.splits import split_windows
 from moola.models.checkpoint import load_checkpoint, model_from_checkpoint
-from moola.training.fit import fit, train_step
+from moola.training.fit import fit
+from moola.training.loop import train_step
 from moola.training.many import fit_many
 from moola.training.trainer import Trainer
 

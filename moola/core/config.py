@@ -96,8 +96,9 @@ class TrainConfig:
     pastes:_whole(0, 10**4)=0 # Copies of each training window with its labelled bars pasted elsewhere, to draw from
     recuts:_whole(0, 10**4)=0 # Copies of each training window that end near its label, to draw from
     background:Place='' # Bars without labels, a file or a folder, from which training draws windows as background; empty for none
-    background_windows:_whole(0, 10**6)=0 # Windows of background to draw; 0 for as many as there are training windows
+    background_windows:_whole(0, 10**6)=0 # Windows of background to draw; 0 for as many as there are training windows, with teachers for all up to 6,000
     background_weight:Positive=1. # What a window of background counts for, where a labelled one counts 1
+    teachers:_whole(0, 64)=0 # Networks that learn from the labelled windows first and say what the background holds; 0 for a background in which nothing is labelled
     soft_bars:_whole(0, 10)=0 # Bars over which the span target fades at each edge
     right_context:_whole(-1, 104)=-1 # Bars after a bar that its probability may depend on; -1 for the whole window
     warmup_bars:_whole(0, 104)=0 # First bars of each window that no per-bar loss counts
@@ -123,6 +124,7 @@ class TrainConfig:
         if self.layers > 1 and self.right_context >= 0: raise ValueError("right_context works with one layer only")
         if self.freeze_epochs and not self.init: raise ValueError("freeze_epochs keeps weights taken from init: name an init")
         if not self.background and (self.background_windows or self.background_weight != 1): raise ValueError("background_windows and background_weight belong to a background: name its bars")
+        if self.teachers and self.tasks != ('span',): raise ValueError("teachers answer where spans lie and nothing else: tasks must be span alone")
         if self.resume and self.overwrite: raise ValueError("resume continues a run and overwrite replaces it: choose one")
 
 # %% ../../nbs/core/04_config.ipynb #9c793d56
@@ -134,6 +136,7 @@ VARIANTS = {
     'recommended': TrainConfig('recommended', features=(*STONES,'position_encoding',*DISPLACEMENT), lr=3e-3, pos_weight=4., task_weights=(.3,.3,1.,.1),
                                mirror=True, pastes=15, input_dropout=.1, head_dropout=.3, epochs=200),
 }
+VARIANTS['taught'] = replace(VARIANTS['recommended'], variant='taught', tasks=('span',), task_weights=(), hidden=128, ema=.95, teachers=4)
 
 # %% ../../nbs/core/04_config.ipynb #e56b859d
 def _sentence(e:ValidationError)->str:
@@ -200,7 +203,7 @@ CRITERIA = {
                           'exceptional': {'span_f1': .25, 'separation': .12}},
     'stones_only': {'minimum': {'span_f1': .10, 'separation': .05}},
     'baseline_100ep': {},
-    'recommended': {'minimum': {'val_loss_drop': .20, 'span_f1': .25, 'separation': .12}},
+    **{v: {'minimum': {'val_loss_drop': .20, 'span_f1': .25, 'separation': .12}} for v in ('recommended','taught')},
 }
 
 def check_criteria(

@@ -22,7 +22,7 @@ from ..data.windows import Windows
 from ..metrics.decode import choose_threshold
 from ..models.checkpoint import FORMAT, load_checkpoint, save_checkpoint
 from .cluster import need
-from ..training.fit import train_epochs
+from ..training.loop import train_epochs
 from ..training.many import fit_many
 from ..training.recorder import describe_data, save_predictions
 from ..training.start import start_run

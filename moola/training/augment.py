@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from ..core.config import TrainConfig
 from ..data.windows import join_windows, Windows
-from .background import as_windows, draw_background, read_background
+from .background import as_windows, background_of, draw_background
 
 # %% ../../nbs/training/03_augment.ipynb #7f9586a4
 def mirrored(
@@ -131,20 +131,32 @@ class Pool(NamedTuple):
     "What training draws from."
     windows: Windows # All windows, then the copies, then the background
     tables: list # For each split the rows of each version of each training window, then those of the background, (1+pastes+recuts, n_train+n_background) int64
+    answers: np.ndarray|None = None # What teachers say of the last windows, (m, W) float32
 
 def training_pool(
     windows:Windows, # All labelled windows
     splits:Sequence, # Splits of them; equal training parts share their copies
     config:TrainConfig, # Its `pastes`, `recuts` and `background`
+    answers:Sequence|None=None, # What the teachers of each split say of its background, in the order in which it is drawn; None where there are none
 )->Pool:
     "The windows with copies of each training part and background, and where each version of a training window stands."
     pool = _with_copies(windows, splits, config)
     if not config.background: return pool
-    found = read_background(config.background)
+    found = background_of(config)
     drawn = [draw_background(found, windows, s, config) for s in splits]
+    if answers is not None: return _with_answers(pool, found, drawn, answers)
     every = np.unique(np.concatenate(drawn))
     tables = [np.concatenate([t, np.tile(len(pool.windows) + np.searchsorted(every, d), (len(t), 1))], 1) for t,d in zip(pool.tables, drawn)]
     return Pool(join_windows([pool.windows, as_windows(found, every)]), tables)
+
+def _with_answers(pool, found, drawn, answers):
+    "Each split has its own rows of background, dealt out to the versions, so that an epoch sees as many of them as fit beside its labelled windows."
+    tables,n = [],len(pool.windows)
+    for t,d in zip(pool.tables, drawn):
+        columns = -(-len(d)//len(t))
+        tables.append(np.concatenate([t, n + np.arange(columns*len(t)).reshape(len(t), columns) % len(d)], 1))
+        n += len(d)
+    return Pool(join_windows([pool.windows, *(as_windows(found, d) for d in drawn)]), tables, np.concatenate(answers))
 
 def _with_copies(windows, splits, config):
     if not config.pastes + config.recuts: return Pool(windows, [np.asarray(s.train)[None] for s in splits])

@@ -24,13 +24,16 @@ from ..models.losses import task_losses, TaskWeights
 from ..models.pretrained import take_weights
 from ..models.stacked import fresh_model, jade_many, Stacked
 from .augment import training_pool
-from .fit import train_epochs
+from .background import background_of, draw_background
+from .loop import train_epochs
 from .graphs import record_graphs
 from .result import FitResult, make_result, model_name
-from .trainer import average_share, choose_pos_weight, draw_rows, leaves_a_step, to_tensors, Trainer
+from .teachers import ask_teachers, make_trainer, teacher_configs
+from .trainer import average_share, choose_pos_weight, draw_rows, leaves_a_step, to_tensors
 
 # %% ../../nbs/training/10_many.ipynb #a315fd86
-MUST_AGREE = ('features','tasks','swing_rule','mirror','pastes','recuts','background','background_windows','soft_bars','right_context','hidden','layers','epochs','batch_size','warmup_bars','device')
+MUST_AGREE = ('features','tasks','swing_rule','mirror','pastes','recuts','background','background_windows',
+              'teachers','soft_bars','right_context','hidden','layers','epochs','batch_size','warmup_bars','device')
 
 def check_alike(
     configs:Sequence, # One config a network
@@ -93,11 +96,12 @@ class ManyTrainer:
         splits:Sequence, # K splits of them
         device:torch.device, # Where
         precision:str='bf16', # Of the recurrence on a GPU: bf16 or float32
+        answers:Sequence|None=None, # What the teachers of each network say of its background; None where there are none
     ):
         c = self.config = configs[0]
         self.configs,self.splits,self.device,self.precision = configs,splits,device,precision
-        pool,self.tables = training_pool(windows, splits, c)
-        self.x,self.targets = to_tensors(pool, c, device)
+        pool,self.tables,answers = training_pool(windows, splits, c, answers)
+        self.x,self.targets = to_tensors(pool, c, device, answers)
         models = [fresh_model(o) for o in configs]
         for m,o in zip(models, configs): take_weights(m, o) if o.init else None
         self.tasks,self.weights = models[0].tasks,Stacked(models, device)
@@ -215,7 +219,7 @@ def fit_alone(
     device = choose_device(config.device)
     with limit_threads(config.threads), torch.random.fork_rng(range(torch.cuda.device_count())):
         torch.manual_seed(config.seed)
-        t = Trainer(config, windows, split, device)
+        t = make_trainer(config, windows, split, device)
         def copied(epoch): return {n: o.detach().cpu().clone() for n,o in t.judged.state_dict().items()}
         done = [([e.train[0][k] for k in t.tasks], [e.valid[0][k] for k in t.tasks], e.valid[1], e.held)
                 for e in train_epochs(t, config.epochs, hold=copied)]
@@ -260,6 +264,17 @@ def fit_pool(
     return out
 
 # %% ../../nbs/training/10_many.ipynb #0e66d30f
+_AT_ONCE = 32  # teachers that are trained together
+
+def _ask_many(configs, windows, splits, device, precision):
+    "What the teachers of each network say of its background."
+    jobs,models,found = [(t,s) for c,s in zip(configs, splits) for t in teacher_configs(c)],[],background_of(configs[0])
+    for k in range(0, len(jobs), _AT_ONCE):
+        some,parts = zip(*jobs[k:k+_AT_ONCE])
+        models += [r.model('final').to(device) for r in train_many(ManyTrainer(some, windows, parts, device, precision))]
+    n = configs[0].teachers
+    return [ask_teachers(models[i*n:(i+1)*n], c, device, found.ohlc[draw_background(found, windows, s, c)]) for i,(c,s) in enumerate(zip(configs, splits))]
+
 def fit_many(
     configs:Sequence, # One config a network; they may differ in all but `MUST_AGREE`
     windows:Windows, # Labelled windows, for all networks
@@ -278,4 +293,5 @@ def fit_many(
     if any(c.freeze_epochs for c in configs) or configs[0].layers > 1 or configs[0].right_context >= 0: return fit_pool(configs, windows, splits, 1, progress)
     with torch.random.fork_rng(range(torch.cuda.device_count())), torch.cuda.device(device):
         torch.manual_seed(configs[0].seed)
-        return train_many(ManyTrainer(configs, windows, splits, device, precision), progress)
+        answers = _ask_many(configs, windows, splits, device, precision) if configs[0].teachers else None
+        return train_many(ManyTrainer(configs, windows, splits, device, precision, answers), progress)

@@ -29,7 +29,7 @@ from ..metrics.scores import probability_stats
 from ..metrics.summary import calibrated_on, in_words, score_part, span_metrics
 from ..models.checkpoint import FORMAT, load_checkpoint, save_checkpoint
 from ..models.losses import TaskWeights
-from .background import read_background
+from .background import background_of
 from .run import TABLES
 from .trainer import Trainer
 
@@ -116,8 +116,8 @@ def describe_background(
 )->dict: # Empty where there is none
     "Which unlabelled bars the training draws from, and how many windows."
     if not (path := trainer.config.background): return {}
-    found = read_background(path)
-    return dict(background=dict(path=path, sha256=found.sha256, windows=trainer.table.shape[1]-len(trainer.split.train), of=len(found.ohlc)))
+    found,rows = background_of(trainer.config),trainer.table[:,len(trainer.split.train):]
+    return dict(background=dict(path=path, sha256=found.sha256, windows=len(np.unique(rows)), of=len(found.ohlc)))
 
 def save_predictions(
     path:Path, # Parquet file to write

@@ -28,10 +28,12 @@ def to_tensors(
     windows:Windows, # Labelled windows, or the pool to train from
     config:TrainConfig, # Which features, by which swing rule
     device:torch.device, # Where the tensors go
+    answers:np.ndarray|None=None, # Span targets of the last windows, (m, W); None for the labels of all
 )->tuple[torch.Tensor, dict]: # Features (n, W, n_features), and the targets of every task
     "Build the features once and put everything on the device; with `mirror` the mirrored windows follow the others."
     ohlc,targets = windows.ohlc,window_targets(windows)
     if config.soft_bars: targets['span'] = soften(targets['span'], config.soft_bars)
+    if answers is not None: targets['span'][-len(answers):] = answers
     if config.mirror: ohlc,targets = np.concatenate([ohlc, mirrored(ohlc)]), {k: np.concatenate([v,v]) for k,v in targets.items()}
     x = named_features(ohlc, config.features, config.swing_rule)
     return torch.as_tensor(x).to(device), {k: torch.as_tensor(v).to(device) for k,v in targets.items()}
@@ -42,6 +44,7 @@ def choose_pos_weight(
     mask:np.ndarray, # Labelled bars of the training windows, (n, W) bool
 )->float:
     "The number that `pos_weight` stands for."
+    if config.teachers: return 1.   # their answers hold the weight already
     return float((~mask).sum()/mask.sum()) if config.pos_weight == 'auto' else float(config.pos_weight)
 
 # %% ../../nbs/training/04_trainer.ipynb #05a1f448
@@ -67,8 +70,9 @@ class Trainer:
         windows:Windows, # Labelled windows
         split:Split, # Which of them to train on
         device:torch.device, # Where
+        answers:np.ndarray|None=None, # What the config's teachers say of its background, in the order in which it is drawn, (n, W)
     ):
-        self.config,self.device,self.split = config,device,split
+        self.config,self.device,self.split,self.answers = config,device,split,answers
         if device.type == 'cpu': keep_memory()
         self._load(windows)
         model = make_model(config)
@@ -85,9 +89,10 @@ class Trainer:
     def _load(self, windows):
         "Put the pool of training windows on the device."
         c = self.config
-        pool,(self.table,) = training_pool(windows, [self.split], c)
-        self.x,self.targets = to_tensors(pool, c, self.device)
+        pool,(self.table,),answers = training_pool(windows, [self.split], c, None if self.answers is None else [self.answers])
+        self.x,self.targets = to_tensors(pool, c, self.device, answers)
         self.mask = pool.mask
+        if answers is not None: self.mask[-len(answers):] = answers > .5
         self.pos_weight = torch.tensor(choose_pos_weight(c, self.mask[self.split.train]), device=self.device)
         self.bar_weight = (torch.arange(self.x.shape[1], device=self.device) >= c.warmup_bars).float()
 

@@ -10,19 +10,22 @@ files and is scored on other months and on another instrument (see `real_rule_v1
 """
 import argparse
 import json
+import shutil
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from simulated_v1 import TEST_SEED, TEST_WINDOWS, TRAIN_SEED
 from table import machine
 
 from moola.core.config import make_config
+from moola.core.files import project_root, write_atomic
 from moola.core.names import DISPLACEMENT, STONES
 from moola.data.features import named_features
-from moola.data.plant import simulate_windows
+from moola.data.plant import simulate_labelled_bars, simulate_windows
 from moola.data.splits import Split, clusters, split_windows
 from moola.data.windows import join_windows
 from moola.evaluation.baselines import BASELINES
@@ -65,6 +68,8 @@ EXPERIMENTS |= {name: (BRANCH, change) for name, change in {
 }.items()}
 EXPERIMENTS |= {f"right context {n}": (END, dict(right_context=n)) for n in (0, 3, 10, 20)}
 EXPERIMENTS |= {f"averaged weights {k}": (END, dict(ema=k)) for k in (.9, .95, .98)}
+EXPERIMENTS |= {"teachers": (END, dict(tasks=("span",), task_weights=(), hidden=128, ema=.95)), "taught": ("teachers", dict(teachers=4))}
+UNREAD = ("es_1m_lean_2013_2020", "nq_2m_202603", "es_5m_202507", "btcperp_1m_202201", "eurusd_1m_lean_oanda")  # files that real-rule-v1 neither labels nor scores
 
 
 def overrides_of(name):
@@ -120,6 +125,19 @@ def add_spliced(windows, splits, copies):
     return join_windows(parts), out
 
 
+def unlabelled(bench):
+    "A folder with the bars that teachers read: simulated ones, of other years than the labelled windows, or the files that real-rule-v1 leaves alone."
+    folder = project_root()/"artifacts"/"benchmarks"/"unlabelled"/bench
+    folder.mkdir(parents=True, exist_ok=True)
+    if bench == "real-rule-v1":
+        from real_rule_v1 import BARS
+        for name in UNREAD: shutil.copy(BARS/f"{name}.parquet", folder)
+    elif not (file := folder/"bars.parquet").exists():
+        bars = simulate_labelled_bars(1400, 778, version=int(bench[-1])).bars
+        write_atomic(file, lambda f: bars.assign(timestamp=bars.timestamp + pd.Timedelta("7300D")).to_parquet(f))
+    return folder
+
+
 def real_sets():
     "The labelled windows of real-rule-v1: to learn from, and by name to score."
     from real_rule_v1 import BARS, TESTS, TRAIN, load
@@ -158,10 +176,10 @@ def score(target, spans, raw, prob, cut, found, sure):
                 hit_3=hit_rate(spans, found, sure, 3), ece=gap.sum()/n.sum(), log_loss=float(-(t*np.log(p) + (1-t)*np.log(1-p)).mean()))
 
 
-def run(name, overrides, data, seeds, device):
+def run(name, overrides, data, seeds, device, bench):
     "Train an experiment's networks and score them: test set -> way of reading -> one entry a network."
     windows, splits, tests = data
-    overrides = dict(overrides)
+    overrides = overrides | ({"background": str(unlabelled(bench))} if overrides.get("teachers") else {})
     both_ways, copies = overrides.pop("both_ways", False), overrides.pop("spliced", 0)
     fit_on = add_spliced(windows, splits, copies) if copies else (windows, splits)
     configs = [make_config("position_encoding", **(dict(seed=s, device=str(device)) | overrides)) for _ in splits for s in range(seeds)]
@@ -290,6 +308,8 @@ class Results:
         for where in self.wheres:
             for name, (parent, _) in EXPERIMENTS.items():
                 if slug(name) in self.files: yield self.row(where, name, parent if parent and slug(parent) in self.files else None)
+            if {"taught", slug(END)} <= set(self.files):
+                for name, kind in (("teachers", "mean"), ("taught", "bars"), ("taught", "mean")): yield self.row(where, name, END, kind, kind)
             for name in BASELINES:
                 if slug(name) in self.files: yield self.row(where, name) | dict(kind="baseline")
                 if not {slug(name), slug(END)} <= set(self.files): continue
@@ -356,7 +376,7 @@ def main():
             print(f"{name:32} is in {o.out} already", flush=True)
             continue
         out, trained = (run_baseline(name, data) if name in BASELINES else
-                        run(name, overrides_of(name) | ({"epochs": o.epochs} if o.epochs else {}), data, o.seeds, device))
+                        run(name, overrides_of(name) | ({"epochs": o.epochs} if o.epochs else {}), data, o.seeds, device, o.bench))
         mean = {where: [np.mean([pooled(r["counts"]) for r in rows]) for rows in found.values()] for where, found in out.items()}
         scores = "  ".join(f"{where}: " + " ".join(f"{v:.3f}" for v in values) for where, values in mean.items())
         print(f"{name:32} {scores}  {trained:.1f} s", flush=True)

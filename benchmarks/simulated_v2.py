@@ -5,11 +5,12 @@
     python benchmarks/simulated_v2.py --reduced --save benchmarks/results/simulated-v2-reduced.json
     python benchmarks/simulated_v2.py --fresh --save benchmarks/results/simulated-v2-fresh.json
     python benchmarks/simulated_v2.py "pasted labels" "right context "{0,3,10,20} --save benchmarks/results/right-context-v2.json
+    python benchmarks/simulated_v2.py --labels 50 174 500 5000 --curve benchmarks/results/taught-labels-v2.json teachers taught
 
 The first trains all experiments on 8 sets of 174 labels, 4 seeds each, and needs a GPU; the second adds scores
 by number of labels, of which 5,000 give the ceiling; the third trains few networks on a CPU and marks its rows; the
 fourth scores the recipe on labels and windows on which nothing was ever chosen, and gives the score to quote; the fifth, on a GPU, limits the bars that
-an answer may wait for, each beside the recipe, and the page on experiments shows every file of that name.
+an answer may wait for, each beside the recipe, and the page on experiments shows every file of that name; the sixth adds scores of networks that are taught.
 What is scored is always the same 2,000 windows of another seed, but for the fourth. What `--output` holds already is not trained again, so
 that a run which stopped goes on.
 """
@@ -78,17 +79,17 @@ def score(o, folder, labels, names, device):
           f"marking every bar {every:.3f}, position prior {prior:.3f}; {machine('torch')}", flush=True)
     for name in names:
         change = {} if name in BASELINES else ex.overrides_of(name) | ({"epochs": o.epochs} if o.epochs else {})
-        out, took = ex.run_baseline(name, data) if name in BASELINES else ex.run(name, change, data, o.seeds, device)
+        out, took = ex.run_baseline(name, data) if name in BASELINES else ex.run(name, change, data, o.seeds, device, NAME)
         keep(folder, name, labels, sets, tests, out)
         mean = {k: np.mean([ex.pooled(r["counts"]) for r in rows]) for k, rows in out["simulated"].items()}
         scores = " ".join(f"{k} {v:.3f}" for k, v in mean.items())
         print(f"{name:32} pooled F1: {scores}  {took:.1f} s", flush=True)
 
 
-def curve(folders, save):
+def curve(folders, save, names):
     "Scores by number of labels, with intervals over windows, labelled sets and networks; `save` gets the rows as JSON."
     rows = []
-    for folder, name, kind in ((f, n, k) for f in folders for n in CURVE for k in ("bars", "mean")):
+    for folder, name, kind in ((f, n, k) for f in folders for n in names for k in ("bars", "mean")):
         if not (file := folder/f"{ex.slug(name)}.npz").exists(): continue
         d = dict(np.load(file))
         counts, sets = d[f"simulated|{kind}|counts"].astype(float), int(d["sets"])
@@ -118,7 +119,7 @@ def main():
         every = REDUCED if o.reduced or o.fresh else (*ex.EXPERIMENTS, *BASELINES) if labels == 174 else CURVE
         score(o, folder, labels, o.names or every, device)
     if 174 in o.labels: ex.show(o.output/"labels-174", o.save)
-    if o.curve: curve([o.output/f"labels-{n}" for n in SETS], o.curve)
+    if o.curve: curve([o.output/f"labels-{n}" for n in SETS], o.curve, o.names or CURVE)
     if o.reduced and 174 in o.labels and o.save: mark(o.save)
 
 

@@ -23,9 +23,9 @@ def test_commands_name_what_scripts_take(figures, root, tmp_path):
         for words in figures.commands(name, tmp_path):
             script = (root/"benchmarks"/words[1]).read_text()
             for option in (w for w in words if w.startswith("--")):
-                assert re.search(rf"[\"']{option}[\"']", script) or option == "--save" and "arguments(" in script or option[2:] in ("labels",), (name, option)
+                assert re.search(rf"[\"']{option}[\"']", script) or option == "--save" and "arguments(" in script or option[2:] in ("labels", "seeds"), (name, option)
     last = figures.commands("simulated-v1", tmp_path)[0]
-    assert {"guide", "pasted labels", "boosting"} <= set(last) and not [w for w in last if w.startswith(("averaged", "right context"))]
+    assert {"guide", "pasted labels", "boosting"} <= set(last) and not [w for w in last if w.startswith(("averaged", "right context", "teachers", "taught"))]
 
 
 def test_one_that_fails_changes_nothing(figures, tmp_path, monkeypatch, capsys):

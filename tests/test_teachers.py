@@ -69,6 +69,17 @@ def test_what_a_taught_network_sees(bars, windows):
     np.testing.assert_array_equal(few.x[-9:], make_trainer(config, windows, split, CPU, t.answers).x[half+first:half+first+9])
 
 
+def test_teachers_see_no_label_that_is_scored(bars, windows):
+    "Other labels of the validation and test windows change no answer."
+    config, split = tiny("", bars, teachers=1, epochs=2), split_windows(windows)
+    rows, held = windows.rows.copy(), np.isin(windows.window, np.concatenate([split.valid, split.test]))
+    rows.loc[held, ["expansion_start", "expansion_end"]] = 40, 45
+    spoiled = replace(windows, rows=rows)
+    assert (spoiled.mask != windows.mask).any()
+    one, other = (make_trainer(config, w, split, CPU).answers for w in (windows, spoiled))
+    np.testing.assert_array_equal(one, other)
+
+
 def test_resumed(bars, windows, tmp_path, monkeypatch):
     "A run that was interrupted goes on with what its teachers said, and ends as one that was not."
     whole, ticks = fit(tiny(tmp_path/"whole", bars), windows), []

@@ -7,13 +7,13 @@ __all__ = ['COLORS', 'BLUE', 'ORANGE', 'GREEN', 'RED', 'INK', 'DASHES', 'TASK_LI
            'title_above', 'add_legend', 'legend_below', 'save_figure', 'mark_best']
 
 # %% ../../nbs/views/01_style.ipynb #8c7dbe52
+from contextlib import contextmanager
 from pathlib import Path
 import matplotlib.pyplot as plt
-import seaborn as sns
 from ..training.run import Run
 
 # %% ../../nbs/views/01_style.ipynb #da7e441a
-COLORS = sns.color_palette('colorblind').as_hex()
+COLORS = ['#0173b2','#de8f05','#029e73','#d55e00','#cc78bc','#ca9161','#fbafe4','#949494','#ece133','#56b4e9']  # seaborn's palette 'colorblind'
 
 BLUE,ORANGE,GREEN,RED = COLORS[:4]
 
@@ -27,11 +27,17 @@ PHASES = dict(train=dict(label='training', color=BLUE, ls=DASHES[1]), val=dict(l
 
 # %% ../../nbs/views/01_style.ipynb #32b1e67a
 _FRAME = {'figure.facecolor': 'none', 'axes.facecolor': 'none', 'grid.color': (.5,.5,.5,.22), 'axes.edgecolor': INK, 'text.color': INK,
-          'axes.labelcolor': INK, 'xtick.color': INK, 'ytick.color': INK, 'axes.spines.top': False, 'axes.spines.right': False}
+          'axes.labelcolor': INK, 'xtick.color': INK, 'ytick.color': INK, 'axes.spines.top': False, 'axes.spines.right': False,
+          'axes.linewidth': .8, 'patch.edgecolor': 'w', 'patch.force_edgecolor': True, 'legend.frameon': True, 'xtick.bottom': False, 'ytick.left': False}
 
+@contextmanager
 def style():
-    "A context in which figures and axes are made in moola's style."
-    return sns.axes_style('whitegrid', _FRAME)
+    "A context in which figures and axes are made in moola's style; it leaves all other settings alone, which `rc_context` doesn't."
+    own = plt.style.library['seaborn-v0_8-whitegrid'] | _FRAME
+    before = {k: plt.rcParams[k] for k in own}
+    plt.rcParams.update(own)
+    try: yield
+    finally: plt.rcParams.update(before)
 
 def figure(
     ncols:int=1, # Plots side by side

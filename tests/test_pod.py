@@ -13,10 +13,12 @@ import time
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from moola.data.plant import simulate_windows
+from moola.data.simulate import simulate_bars
 from moola.data.windows import write_windows
 from moola.pod import remote, remote_machine
 from moola.pod.command import moola_pod
@@ -239,6 +241,19 @@ def trainers(job):
         with contextlib.suppress(OSError):  # over meanwhile
             if b"papermill" in words(pid): found[pid] = parent(pid)
     return [pid for pid, of in found.items() if of not in found]
+
+
+def test_unlabelled_bars_go_along(laptop):
+    "A taught network is trained there, from a folder of bars that is sent with it."
+    folder = laptop.folder/"my bars"
+    folder.mkdir()
+    for seed in (1, 2): simulate_bars(3000, seed).assign(timestamp=lambda d: d.timestamp + np.timedelta64(7300, "D")).to_csv(folder/f"{seed}.csv", index=False)
+    laptop.target(folder=str(laptop.there))
+    tiny = ["--teachers", 1, "--epochs", 1, "--hidden", 8, "--pastes", 1, "--n-windows", 24, "--device", "cpu", "--background-windows", 20]
+    out = laptop("run", "--variant", "taught", "--background", str(folder), *tiny, "--output", "taught", "--every", .5)
+    assert "bars     my bars, " in out and "20 of " in out and "labelled by 1 teacher" in out
+    run = Run(laptop.folder/"artifacts"/"taught")
+    assert run.metadata["status"] == "finished" and run.config.background == "my bars" and np.load(run.folder/"answers.npy").shape == (20, 105)
 
 
 def test_two_runs_one_killed_and_resumed(laptop, monkeypatch):

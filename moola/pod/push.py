@@ -55,7 +55,7 @@ class Parcel:
     files:dict # Path in the pod's working folder -> file here
     sums:dict # The same paths -> sha256
     package:str # The package's folder in the working folder
-    data:list # The data file's path in the working folder, and the path that the run knows it by; empty for simulated windows
+    data:dict # Parameter, data or background -> its path in the working folder, and the path that the run knows it by
     config:TrainConfig # What is to be trained
     params:dict # The parameters that were given, for train.ipynb
 
@@ -79,23 +79,29 @@ def make_parcel(
     "Collect what a run needs; raises `MoolaError` where a parameter or the data file is wrong."
     params = {k: v for k,v in params.items() if v is not None}
     config = make_config(**params)
-    if config.background: raise MoolaError(f"background {config.background} stays here: a pod is sent the labelled windows alone")
     if config.overwrite: raise MoolaError("a run on a pod never replaces another one: name another output in place of overwrite")
     own = package_files()
     sums = {k: file_sum(p) for k,p in own.items()}
     package = 'packages/' + hashlib.sha256(json.dumps(sorted(sums.items())).encode()).hexdigest()[:12]
-    files,data = {f'{package}/{k}': p for k,p in own.items()}, []
+    files,data = {f'{package}/{k}': p for k,p in own.items()}, {}
     sums = {f'{package}/{k}': v for k,v in sums.items()}
     if config.data:
         path = _check_data(config.data)
         value = file_sum(path)
-        data = [f'data/{value[:12]}/{path.name}', _known_as(path)]
-        files[data[0]],sums[data[0]] = path,value
+        there = f'data/{value[:12]}/{path.name}'
+        data['data'],files[there],sums[there] = [there, _known_as(path)],path,value
+    if config.background or config.teachers:
+        bars = {p: file_sum(p) for p in _check_background(config)}
+        there = f'background/{hashlib.sha256(json.dumps(sorted(bars.values())).encode()).hexdigest()[:12]}'
+        single = Path(config.background).is_file()
+        data['background'] = [f'{there}/{next(iter(bars)).name}' if single else there, _known_as(config.background)]
+        for p,v in bars.items(): files[f'{there}/{p.name}'],sums[f'{there}/{p.name}'] = p,v
     if wheels:
         found = sorted(Path(wheels).expanduser().glob('*.whl'))
         if not found: raise MoolaError(f"there are no wheels in {wheels}")
         for p in found: files[f'wheels/{p.name}'],sums[f'wheels/{p.name}'] = p,file_sum(p)
-    return Parcel(files, sums, package, data, config, {k: v for k,v in params.items() if k not in ('data','output')})
+    given = {k: v for k,v in params.items() if k not in ('data','output')}
+    return Parcel(files, sums, package, data, config, given | {k: known for k,(_,known) in data.items() if k == 'background'})
 
 # %% ../../nbs/pod/07_push.ipynb #32bef54a
 def _check_data(
@@ -108,6 +114,14 @@ def _check_data(
     read_windows(full)
     return full.resolve()
 
+def _check_background(
+    config:TrainConfig, # Its background
+)->list[Path]: # The files, here
+    "Read the bars without labels, as the pod will."
+    from moola.training.background import background_of, bar_files
+    background_of(config)
+    return [p.resolve() for p in bar_files(config.background)]
+
 # %% ../../nbs/pod/07_push.ipynb #ad8c73d0
 def describe_parcel(
     parcel:Parcel,
@@ -116,7 +130,7 @@ def describe_parcel(
     def line(what, words, names): return f"  {what:<8} {words}, {size_words(sum(parcel.files[n].stat().st_size for n in names))}"
     package = [n for n in parcel.files if n.startswith(parcel.package)]
     lines = [line('package', f'moola {moola.__version__} with train.ipynb, {len(package)} files', package)]
-    if parcel.data: lines.append(line('data', parcel.data[1], parcel.data[:1]))
+    for k,(there,known) in parcel.data.items(): lines.append(line(dict(data='data', background='bars')[k], known, [n for n in parcel.files if n.startswith(there)]))
     wheels = [n for n in parcel.files if n.startswith('wheels/')]
     return lines + ([line('wheels', f'{len(wheels)} files', wheels)] if wheels else [])
 
@@ -179,6 +193,6 @@ def _check_import(
     if torch and there['torch'].split('+')[0] != torch.split('+')[0]:
         raise MoolaError(f"torch on the pod was {torch} and is {there['torch']} in the environment")
     config = json.loads(json.dumps(asdict(parcel.config)))
-    if changed := [k for k,v in there['config'].items() if k not in ('data','output') and v != config[k]]:
+    if changed := [k for k,v in there['config'].items() if k not in ('data','background','output') and v != config[k]]:
         raise MoolaError(f"the pod makes another config of the same parameters: {', '.join(changed)}")
     tell(f"  verified moola {there['version']} imports with torch {there['torch']}, and the config is the same there")

@@ -138,7 +138,7 @@ def _resumed(folder, run, new):
 # %% ../../nbs/pod/03_remote_job.ipynb #5c9faad1
 def _make_job(folder, run, token, install, package, data, params, about):
     "Lay out the folder of a job: its own working folder, kernel, parameters and command."
-    for need in [package] + data[:1]:
+    for need in [package] + [there for there,_ in data.values()]:
         if not os.path.exists(os.path.join(folder, need)): raise Refused(f'{need} is not on the pod, as it is here now: push first')
     python,job,new = env_python(folder, install), job_folder(folder, run), os.path.join(folder, 'jobs', '.' + token)
     out,origin = os.path.join(folder, 'artifacts', run), token
@@ -149,12 +149,11 @@ def _make_job(folder, run, token, install, package, data, params, about):
     elif os.path.exists(out): raise Refused(f'there is a folder artifacts/{run} there already: name another output')
     os.makedirs(out, exist_ok=True)
     os.symlink(os.path.join(folder, 'artifacts'), os.path.join(new, 'work', 'artifacts'))
-    if data:
-        link = os.path.join(new, 'work', data[1])
+    for there,known in data.values():
+        link = os.path.join(new, 'work', known)
         os.makedirs(os.path.dirname(link), exist_ok=True)
-        os.symlink(os.path.join(folder, data[0]), link)
-        params = dict(params, data=data[1])
-    params = dict(params, output=os.path.join('artifacts', run))
+        os.symlink(os.path.join(folder, there), link)
+    params = dict(params, output=os.path.join('artifacts', run), **{k: known for k,(_,known) in data.items()})
     write_whole(os.path.join(kernel, 'kernel.json'), json.dumps(dict(display_name='python3', language='python',
         argv=[python, '-Xfrozen_modules=off', '-m', 'ipykernel_launcher', '-f', '{connection_file}', '--IPKernelApp.log_level=40'])))
     write_whole(os.path.join(new, 'params.json'), json.dumps(params))
@@ -175,7 +174,7 @@ def start(
     token:str, # Tells this request from another one of the same name
     install:bool, # Is there an environment of its own?
     package:str, # Folder of the package, in the working folder
-    data:list, # Path of the data file in the working folder, and the relative path that the run knows it by; empty for none
+    data:dict, # Parameter -> path of its file or folder in the working folder, and the relative path that the run knows it by
     params:dict, # Parameters of train.ipynb
     about:dict, # What else to keep of the run's origin
 )->dict: # run, and whether it was started by an earlier request with this token

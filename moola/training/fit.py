@@ -27,8 +27,8 @@ def _first_lines(
     d,chance = run.metadata['data'],run.chance['valid']
     parts = ', '.join(f'{n} {k}' for k,n in d['split'].items())
     levels = ', '.join(f'{LEVEL_WORDS[k]} {v["span_f1"]:.3f}' for k,v in chance.items())
-    t = f', of which {run.config.teachers} teachers say what they hold'
-    back = f"\n{b['windows']} of {b['of']:,} windows of background from {b['path']}{t*bool(run.config.teachers)}" if (b := d.get('background')) else ''
+    by = f", labelled by {n} teacher{'s'*(n > 1)}" if (n := run.config.teachers) else ''
+    back = f"\n{b['windows']} of {b['of']:,} windows of background from {b['path']}{by}" if (b := d.get('background')) else ''
     start = f'\n{run.trainer.taken}' + f', kept for {run.config.freeze_epochs} epochs'*(run.config.freeze_epochs > 0) if run.trainer.taken else ''
     return (f"{run.config.variant} on {run.metadata['device']} to {run.folder}\n"
             f"{d['windows']} windows from {d['path']}: {parts} ({'blocks of time' if d['split_by_time'] else 'random groups'}), "

@@ -47,6 +47,7 @@ FIGURES = {
     "soak": plain("soak"), "gaps": plain("gaps"), "hands": plain("hands"), "health": plain("health"), "patience": plain("patience"), "propose": plain("propose", "--work {work}.scores"),
     "recut": plain("recut"), "similar": plain("similar"), "attribution": plain("attribution"),
     "coverage": ("{python} interval_coverage.py --save {file} --processes {cores}", (CPU,)),
+    "limit": plain("limit", "--device {device} --output {work}", (ANY,)),
     "student-delay": plain("student_delay", "--device {device}"), "delay": plain("delay", "--device {device} --output {work}", (ANY,)),
     "background": plain("background", "--device {device}", (ANY, REAL)), "pretrain": plain("pretrain", "--device {device}", (ANY, REAL)),
     "series-v1": plain("series_v1", "--device {device} --output {work} --variants", (ANY, REAL)),

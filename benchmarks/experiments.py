@@ -308,8 +308,8 @@ class Results:
         for where in self.wheres:
             for name, (parent, _) in EXPERIMENTS.items():
                 if slug(name) in self.files: yield self.row(where, name, parent if parent and slug(parent) in self.files else None)
-            if {"taught", slug(END)} <= set(self.files):
-                for name, kind in (("teachers", "mean"), ("taught", "bars"), ("taught", "mean")): yield self.row(where, name, END, kind, kind)
+            for name, kind in (("teachers", "mean"), ("taught", "bars"), ("taught", "mean")):
+                if {name, slug(END)} <= set(self.files): yield self.row(where, name, END, kind, kind)
             for name in BASELINES:
                 if slug(name) in self.files: yield self.row(where, name) | dict(kind="baseline")
                 if not {slug(name), slug(END)} <= set(self.files): continue

@@ -56,6 +56,7 @@ FIGURES = {
     "right-context-v2": scored("simulated-v2", LATE),
     "labels-v2": ("{python} simulated_v2.py --output {work} --labels 50 174 500 5000 --curve {file} 'pasted labels' guide", (ANY,)),
     "taught-v2": scored("simulated-v2", TAUGHT), "taught-real": scored("real-rule-v1 --seeds 12", TAUGHT, (ANY, REAL)),
+    "taught-fresh": plain("simulated_v2", "--output {work} --fresh --sets 4 --seeds 1 'pasted labels' taught", (ANY,)),
     "taught-labels-v2": ("{python} simulated_v2.py --output {work} --labels 50 174 500 5000 --curve {file} teachers taught", (ANY,)),
     "simulated-v2-fresh": plain("simulated_v2", "--output {work} --fresh", (ANY,)), "simulated-v2-reduced": plain("simulated_v2", "--output {work} --reduced"),
 }

@@ -10,6 +10,7 @@ __all__ = ['COLORS', 'BLUE', 'ORANGE', 'GREEN', 'RED', 'INK', 'DASHES', 'TASK_LI
 from contextlib import contextmanager
 from pathlib import Path
 import matplotlib.pyplot as plt
+from matplotlib.style import library as styles
 from ..training.run import Run
 
 # %% ../../nbs/views/01_style.ipynb #da7e441a
@@ -33,7 +34,7 @@ _FRAME = {'figure.facecolor': 'none', 'axes.facecolor': 'none', 'grid.color': (.
 @contextmanager
 def style():
     "A context in which figures and axes are made in moola's style; it leaves all other settings alone, which `rc_context` doesn't."
-    own = plt.style.library['seaborn-v0_8-whitegrid'] | _FRAME
+    own = styles['seaborn-v0_8-whitegrid'] | _FRAME
     before = {k: plt.rcParams[k] for k in own}
     plt.rcParams.update(own)
     try: yield

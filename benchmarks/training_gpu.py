@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from table import arguments, show_table
 
-import moola.training.fit as loop
+import moola.training.loop as loop
 from moola.core.config import make_config
 from moola.data.plant import simulate_windows
 from moola.data.splits import split_windows

@@ -17,7 +17,7 @@ from moola.data.plant import simulate_windows
 from moola.data.splits import split_folds
 from moola.models.fused import can_fuse
 from moola.models.stacked import drop
-from moola.training import fit as loop
+from moola.training import loop
 from moola.training.many import ManyTrainer, fit_alone, fit_many, train_many
 from moola.training.result import average_precisions
 from moola.training.trainer import Trainer

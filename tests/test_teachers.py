@@ -16,7 +16,9 @@ from moola.training import many, teachers
 from moola.training.background import background_of, draw_background
 from moola.training.console import Console
 from moola.training.fit import fit
+from moola.training.run import Run
 from moola.training.teachers import make_trainer
+from moola.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 
@@ -65,6 +67,7 @@ def test_what_a_taught_network_sees(bars, windows):
     table = t.table[:, len(split.train):]
     assert set(table.ravel()) == set(range(first, half)) and table.shape[1] == -(-n//3)
     np.testing.assert_array_equal(t.mask[first:], t.answers > .5)
+    with pytest.raises(MoolaError, match="have not been asked"): Trainer(config, windows, split, CPU)
     few = make_trainer(replace(config, background_windows=9), windows, split, CPU)
     np.testing.assert_array_equal(few.x[-9:], make_trainer(config, windows, split, CPU, t.answers).x[half+first:half+first+9])
 
@@ -92,6 +95,13 @@ def test_resumed(bars, windows, tmp_path, monkeypatch):
     monkeypatch.setattr(teachers, "train_teacher", None)   # nobody is asked again
     halves = fit(tiny(tmp_path/"halves", bars, resume=True), windows)
     for k in ("weights", "average", "exp_avg"): assert torch.equal(*(load_checkpoint(r.folder/"last.pt")[k] for r in (whole, halves))), k
+    whole_file = (tmp_path/"halves"/"answers.npy").read_bytes()
+    for damage, words in ((whole_file[:60], "answers.npy is damaged"), (whole_file[:-400], "answers.npy is damaged")):
+        (tmp_path/"halves"/"answers.npy").write_bytes(damage)
+        with pytest.raises(MoolaError, match=words): fit(tiny(tmp_path/"halves", bars, epochs=5, resume=True), windows)
+    np.save(tmp_path/"halves"/"answers.npy", np.load(whole.folder/"answers.npy")[:-1])
+    with pytest.raises(MoolaError, match="they belong to another run"): fit(tiny(tmp_path/"halves", bars, epochs=5, resume=True), windows)
+    assert len(Run(tmp_path/"halves").epochs) == 3   # nothing is lost by a refusal
     (tmp_path/"halves"/"answers.npy").unlink()
     with pytest.raises(MoolaError, match="answers.npy is missing: it holds what the teachers said"): fit(tiny(tmp_path/"halves", bars, epochs=5, resume=True), windows)
 

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 import numpy as np
 from ..core.config import TrainConfig
+from ..core.errors import MoolaError
 from ..data.windows import join_windows, Windows
-from .background import as_windows, background_of, draw_background
+from .background import as_windows, background_of, draw_each
 
 # %% ../../nbs/training/03_augment.ipynb #7f9586a4
 def mirrored(
@@ -143,14 +144,21 @@ def training_pool(
     pool = _with_copies(windows, splits, config)
     if not config.background: return pool
     found = background_of(config)
-    drawn = [draw_background(found, windows, s, config) for s in splits]
+    drawn = draw_each(found, windows, splits, config)
+    if config.teachers: _check_answers(answers, drawn)
     if answers is not None: return _with_answers(pool, found, drawn, answers)
     every = np.unique(np.concatenate(drawn))
     tables = [np.concatenate([t, np.tile(len(pool.windows) + np.searchsorted(every, d), (len(t), 1))], 1) for t,d in zip(pool.tables, drawn)]
     return Pool(join_windows([pool.windows, as_windows(found, every)]), tables)
 
+def _check_answers(answers, drawn):
+    "Is each drawn window answered for?"
+    if answers is None: raise MoolaError('the teachers have not been asked: make_trainer and fit_many train them, and then ask')
+    for a,d in zip(answers, drawn):
+        if len(a) != len(d): raise MoolaError(f'there are answers for {len(a):,} windows of background, and {len(d):,} are drawn: they belong to another run')
+
 def _with_answers(pool, found, drawn, answers):
-    "Each split has its own rows of background, dealt out to the versions, so that an epoch sees as many of them as fit beside its labelled windows."
+    "Each split has its own rows of background, dealt out to the versions."
     tables,n = [],len(pool.windows)
     for t,d in zip(pool.tables, drawn):
         columns = -(-len(d)//len(t))

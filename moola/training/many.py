@@ -24,7 +24,7 @@ from ..models.losses import task_losses, TaskWeights
 from ..models.pretrained import take_weights
 from ..models.stacked import fresh_model, jade_many, Stacked
 from .augment import training_pool
-from .background import background_of, draw_background
+from .background import background_of, draw_each
 from .loop import train_epochs
 from .graphs import record_graphs
 from .result import FitResult, make_result, model_name
@@ -272,8 +272,8 @@ def _ask_many(configs, windows, splits, device, precision):
     for k in range(0, len(jobs), _AT_ONCE):
         some,parts = zip(*jobs[k:k+_AT_ONCE])
         models += [r.model('final').to(device) for r in train_many(ManyTrainer(some, windows, parts, device, precision))]
-    n = configs[0].teachers
-    return [ask_teachers(models[i*n:(i+1)*n], c, device, found.ohlc[draw_background(found, windows, s, c)]) for i,(c,s) in enumerate(zip(configs, splits))]
+    n,drawn = configs[0].teachers,draw_each(found, windows, splits, configs[0])
+    return [ask_teachers(models[i*n:(i+1)*n], c, device, found.ohlc[rows]) for i,(c,rows) in enumerate(zip(configs, drawn))]
 
 def fit_many(
     configs:Sequence, # One config a network; they may differ in all but `MUST_AGREE`

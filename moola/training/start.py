@@ -104,7 +104,8 @@ ANSWERS = 'answers.npy'  # what teachers say of the background, (n, W) float32
 def _answers_before(folder):
     "What the teachers of a run that is resumed said."
     if not (folder/ANSWERS).exists(): raise MoolaError(f"{folder/ANSWERS} is missing: it holds what the teachers said, and without it the run can't go on")
-    return np.load(folder/ANSWERS)
+    try: return np.load(folder/ANSWERS)
+    except (ValueError, EOFError, OSError) as e: raise MoolaError(f"{folder/ANSWERS} is damaged: {e}") from None
 
 def _restore(recorder, last):
     recorder.trainer.restore(last)

@@ -37,7 +37,7 @@ class Epoch(NamedTuple):
     "What an epoch brought back."
     number: int # Counted from 1
     train: tuple # Mean loss a task, span probabilities and targets of the training windows
-    valid: tuple # The same of the validation windows, from Trainer.evaluate
+    valid: tuple|None # The same of the validation windows, from Trainer.evaluate; None where there are none
     seconds: float # The epoch took
     held: object # What hold returned
 
@@ -52,7 +52,7 @@ def _epochs(trainer, first, last, hold):
         seen = [step(rows, weight) for rows,weight in zip(*(o.to(trainer.device) for o in drawn))]
         yield                                                   # a GPU is at work now, and the host is free
         train = trainer.collect(drawn, seen, epoch)
-        valid = trainer.evaluate(trainer.split.valid)
+        valid = trainer.evaluate(trainer.split.valid) if len(trainer.split.valid) else None
         yield Epoch(epoch, train, valid, time.perf_counter()-began, hold(epoch))
 
 # %% ../../nbs/training/06_loop.ipynb #c4a8d768

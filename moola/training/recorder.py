@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RunLog', 'loss_row', 'sigma_row', 'gradient_row', 'feature_rows', 'describe_data', 'describe_background',
-           'save_predictions', 'Recorder']
+           'feature_reference', 'save_predictions', 'Recorder']
 
 # %% ../../nbs/training/06_recorder.ipynb #8c7dbe52
 import csv, json, time
@@ -119,6 +119,14 @@ def describe_background(
     found,rows = background_of(trainer.config),trainer.table[:,len(trainer.split.train):]
     return dict(background=dict(path=path, sha256=found.sha256, windows=len(np.unique(rows)), of=len(found.ohlc)))
 
+def feature_reference(
+    trainer:Trainer, # With its features on the device
+)->dict|None: # From describe_features; None where it learns from one window
+    "The features that the network learns from, in brief; with `mirror` both ways up."
+    train,n,c = trainer.split.train,len(trainer.mask),trainer.config
+    rows = torch.as_tensor(np.concatenate([train, train+n]) if c.mirror else train).to(trainer.device)
+    return describe_features(trainer.x[rows].cpu().numpy(), c.features, len(train)) if len(rows) > 1 else None
+
 def save_predictions(
     path:Path, # Parquet file to write
     ids:np.ndarray, # Window ids, (n,)
@@ -145,7 +153,7 @@ class Recorder:
         self.best,self.done,self.trained_s,self.kept = None,0,0.,{}   # as in last.pt; `kept` goes into every last.pt
         self.spans,self.mask = windows.spans,windows.mask
         self.features,self.writer,self.writing = {},ThreadPoolExecutor(1),[]
-        self.guesses,self.reference = self._guesses(),self._reference()
+        self.guesses,self.reference = self._guesses(),feature_reference(trainer)
         self.chance = {part: {k: level_scores(self._target(part), *g) for k,g in levels.items()} for part,levels in self.guesses.items()}
         self.metadata = dict(status='running', config=asdict(config), epochs_done=0, best=None, pos_weight=trainer.pos_weight.item(),
             tasks=list(trainer.tasks), git=git_commit(), versions=versions(), device=device_name(trainer.device),
@@ -161,13 +169,6 @@ def _guesses(self:Recorder):
     "What each chance level answers for each part, the untrained network's answers among them."
     untrained = {k: self.trainer.evaluate(getattr(self.split, k))[1] for k in ('train','valid','test') if len(getattr(self.split, k))}
     return {k: chance_guesses(self._target('train'), self._target(k), untrained['train'], untrained[k]) for k in untrained if k != 'train'}
-
-@patch
-def _reference(self:Recorder):
-    "The features that the network learns from, in brief; with `mirror` both ways up."
-    train,n = self.split.train,len(self.trainer.mask)
-    rows = torch.as_tensor(np.concatenate([train, train+n]) if self.config.mirror else train).to(self.trainer.device)
-    return describe_features(self.trainer.x[rows].cpu().numpy(), self.config.features, len(train)) if len(rows) > 1 else None
 
 def _now(): return datetime.now(UTC).isoformat(timespec='seconds')
 

@@ -22,7 +22,7 @@ from ..models.checkpoint import load_checkpoint
 from .background import background_of
 from .folder import choose_folder, claim_folder, is_free
 from .recorder import Recorder
-from .run import Run, RUN_FILES
+from .run import REFIT, Run, RUN_FILES
 from .teachers import make_trainer
 
 # %% ../../nbs/training/07_start.ipynb #1e70ba52
@@ -131,12 +131,14 @@ def start_run(
             check_resumable(config, last, windows, folder)
             split = _split_of_resumed(last, split, config, windows, folder)
         elif config.overwrite:
-            for f in (*RUN_FILES, ANSWERS, 'executed.ipynb'): (folder/f).unlink(missing_ok=True)
+            for f in (*RUN_FILES, ANSWERS, REFIT, 'executed.ipynb'): (folder/f).unlink(missing_ok=True)
         torch.manual_seed(config.seed)
         trainer = make_trainer(config, windows, split, device, _answers_before(folder) if last and config.teachers else None, config.progress)
         recorder = Recorder(config, folder, trainer, windows, lock)
         recorder.kept = dict(identity=identity(windows, config), split=as_stored(split))
         if config.teachers and not last: write_atomic(folder/ANSWERS, lambda f: np.save(f, trainer.answers))
-        if last: _restore(recorder, last)
+        if last:
+            _restore(recorder, last)
+            (folder/REFIT).unlink(missing_ok=True)   # it is of fewer epochs
         recorder.save_metadata()
     return recorder

@@ -39,6 +39,7 @@ def describe_model(
     "Everything about a model that its file itself does not say plainly."
     c,own,bad = checkpoint,checkpoint['config'],[x.name for x in failed(checks)]
     kept = {k: c[k] for k in ('threshold','decoder','calibration','epoch','config','data','versions','git')}
+    kept['refit'] = (c.get('about') or {}).get('refit')
     reads = dict(window=W, features=feature_schema(c['features']), **{k: own[k] for k in ('swing_rule','tasks','right_context')}, window_types=LABELS)
     return clean_json(dict(format=FORMAT, name=run.folder.resolve().name, variant=own['variant'], promoted=datetime.now(UTC).isoformat(timespec='seconds'),
         forced=dict(reason=' '.join(force.split()), failed=bad) if bad else None,
@@ -57,7 +58,7 @@ def _detail_rows(a):
             ['spans', f"at least {d['min_length']} bars; gaps of up to {d['max_gap']} bars are closed"],
             ['gaps', "trained and calibrated on windows without gaps (split)" if a['data']['path'].startswith('simulated') else "as in the windows it was trained on, whose file doesn't say"],
             ['calibration', f"sigmoid({cal['a']:.3f} logit {cal['b']:+.3f}), fitted on {cal['windows']} validation windows" if cal else 'none'],
-            ['trained', f"variant {a['variant']}, seed {c['seed']}, epoch {a['epoch']} of {a['epochs']}"],
+            ['trained', f"variant {a['variant']}, seed {c['seed']}, epoch {a['epoch']} of {a['epochs']}" + (', once more, on all labels of its run' if a.get('refit') else '')],
             ['code', f"moola {a['versions'].get('moola', '')}{commit}"], ['promoted', a['promoted']]]
 
 def _data_words(d):
@@ -66,6 +67,12 @@ def _data_words(d):
     where = d['path'].replace(f"{d['windows']} windows, ", '') if d['path'].startswith('simulated') else f"from {d['path']}"
     return (f"{d['windows']} windows of 105 bars with {d['spans']} labelled expansions, {where}: {parts}, {split}. "
             f"{d['in_span_share']:.1%} of the bars lie inside an expansion. Fingerprint of the windows: `{d['sha256'][:16]}`.")
+
+def _refit_words(a):
+    "Whose scores these are, where the network has learned from every label since."
+    parts = ', '.join(f'{n} {k}' for k,n in a['refit']['split'].items() if n)
+    return (f"The scores, the threshold and the calibration are those of the run's network of epoch {a['refit']['epoch']} ({parts}). The one here was trained afterwards "
+            "on all of these windows, so nothing is left that could score it.")
 
 def _score_rows(evaluation):
     def number(v): return '' if v is None else f'{v:.3f}'
@@ -96,11 +103,12 @@ def model_card(
     "The card of a model."
     e,forced = a['evaluation'],a['forced']
     judged = f"Scored on {e['words']}." if e else "It has no score on windows that nothing was chosen on."
-    own = [f"What the run says of this very network: {' '.join(a['words'])}"] if a['words'] else []
+    again = [_refit_words(a)] if a.get('refit') else []
+    own = [f"What the run says of {'its' if again else 'this very'} network: {' '.join(a['words'])}"] if a['words'] else []
     checks = [['check','','reason'], *([c['name'], 'pass' if c['passed'] else 'FAIL', c['reason']] for c in a['checks'])]
     warning = [f"**Promoted although these checks fail: {', '.join(forced['failed'])}. The reason given: {forced['reason']}.**"] if forced else []
     sections = {'Model details': [as_markdown(*_detail_rows(a))], 'Intended use': [_INTENDED], 'Factors': [_FACTORS], 'Metrics': [_METRICS_WORDS],
-                'Evaluation data': [judged], 'Training data': [_data_words(a['data'])],
+                'Evaluation data': [judged, *again], 'Training data': [_data_words(a['data'])],
                 'Quantitative analyses': [as_markdown(*_score_rows(e)) if e else judged, *own], 'Checks before production': [as_markdown(*checks)],
                 'Ethical considerations': [_ETHICS], 'Caveats and recommendations': ['\n'.join(f'- {w}' for w in _limit_lines(a)), _FORM]}
     title = f"# {a['name']}: a model that finds expansions in windows of {a['window']} bars"

@@ -7,6 +7,7 @@ __all__ = ['promote_parser', 'moola_promote']
 
 # %% ../../nbs/release/04_command.ipynb #3f7e498a
 import json, os
+from functools import partial
 from ..core.command import command, Parser
 from ..core.errors import MoolaError
 from ..core.options import add_reading, reading_of
@@ -24,6 +25,7 @@ def promote_parser():
     parser.add_argument('--fit-bars', default='', metavar='FILE', help="Other bars, on which a student's threshold and confidence are first fitted (default: those it has)")
     parser.add_argument('--fit-labels', default='', metavar='FILE', help='Their expansions, as --labels (default: none)')
     parser.add_argument('--force', default=None, metavar='REASON', help='Promote it although a check fails; the reason is kept in its card (default: refuse)')
+    parser.add_argument('--refit', action='store_true', help='Train its network once more, on all its labelled windows, and promote that one? The card quotes the scores of the run (default: no)')
     parser.add_argument('--check', action='store_true', help='Only go through the list? (default: no)')
     parser.add_argument('--rollback', action='store_true', help='Go back to the model before the current one? A second time goes forward again (default: no)')
     add_reading(parser)
@@ -49,7 +51,7 @@ def _in_words(folder):
     return f"{a['name']} (variant {a['variant']}, promoted {a['promoted']})"
 
 def _rollback(args):
-    if args.run or args.evaluation or args.force is not None or args.check or any(map(vars(args).get, _ROWS)):
+    if args.run or args.evaluation or args.force is not None or args.check or args.refit or any(map(vars(args).get, _ROWS)):
         raise MoolaError("--rollback goes alone: it swaps the model in production with the one before it")
     from moola.release.promote import rollback
     folder = rollback()
@@ -59,19 +61,19 @@ def _rollback(args):
 def _promote(args):
     "Check, say what was found, and promote."
     from moola.evaluation.page import Evaluation
-    from moola.release.checklist import checklist, failed
-    from moola.release.student import holds_student
+    from moola.release import checklist, promote, student
     from moola.training.run import find_run
     if not args.run: raise MoolaError("name the folder of a run, or ask for --rollback")
+    if args.refit and args.check: raise MoolaError("--refit trains a network, and --check changes nothing: leave one of them out")
     if args.force is not None and not args.force.strip(): raise MoolaError("--force needs a reason: it is kept in the model's card")
-    if holds_student(args.run): return _promote_student(args)
+    if student.holds_student(args.run): return _promote_student(args)
     if given := [_option(k) for k in _ROWS if getattr(args, k)]: raise MoolaError(f"{given[0]} is for a student: a run is judged on its test windows, or by --evaluation")
     run = find_run(args.run)
-    checks,evidence,_ = checklist(run, Evaluation(args.evaluation) if args.evaluation else None)
+    checks,evidence,_ = checklist.checklist(run, Evaluation(args.evaluation) if args.evaluation else None)
     print(f"{_shown(run.folder)}, variant {run.config.variant}, judged on {evidence.words if evidence else 'nothing'}:")
     for c in checks: print(f'  {c!r}')
-    if not args.check: return _install(run, checks, evidence, args.force or '')
-    if bad := failed(checks): raise MoolaError(f"it fails {len(bad)} of {len(checks)} checks")
+    if not args.check: return _install(run, checks, evidence, args.force or '', partial(promote.install, refit=args.refit, progress=True))
+    if bad := checklist.failed(checks): raise MoolaError(f"it fails {len(bad)} of {len(checks)} checks")
     print("It passes every check.")
 
 def _fit(args, fit_student):
@@ -86,6 +88,7 @@ def _fit(args, fit_student):
 def _promote_student(args):
     "The same for a student."
     from moola.release import promote, student
+    if args.refit: raise MoolaError("--refit is for a run: a student has learned from all that its teachers answered")
     if args.evaluation: raise MoolaError("--evaluation is for a run: a student is judged on --bars and their --labels")
     for bars,labels,what in (('bars','labels','judged'), ('fit_bars','fit_labels','fitted')):
         if missing := [k for k in (bars,labels) if not getattr(args, k) and (getattr(args, bars) or getattr(args, labels))]:
@@ -97,9 +100,8 @@ def _promote_student(args):
     if bad := student.failed(checks): raise MoolaError(f"it fails {len(bad)} of {len(checks)} checks")
     print("It passes every check.")
 
-def _install(run, checks, evidence, force, install=None):
-    from moola.release import promote
-    artifacts_folder,install = promote.artifacts_folder,install or promote.install
+def _install(run, checks, evidence, force, install):
+    from moola.release.promote import artifacts_folder
     before = artifacts_folder()/PRODUCTION
     there = f", and {_shown(before.with_name(PREVIOUS))} holds {_in_words(before)}" if (before/ABOUT).exists() else ''
     folder = install(run, checks, evidence, force)

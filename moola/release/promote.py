@@ -19,6 +19,7 @@ from ..models.included import ABOUT, CARD, holds_model, MODEL, PREVIOUS, PRODUCT
 from .card import describe_model, model_card, portable
 from .checklist import checklist
 from .student import describe_student, portable_student, student_card
+from ..training.refit import refit as refit_run
 from ..training.run import find_run
 
 # %% ../../nbs/release/03_promote.ipynb #45963a23
@@ -111,10 +112,12 @@ def install(
     evidence, # Evidence or None, from checklist
     force:str='', # Why it is promoted although a check fails
     artifacts=None, # Folder with `production`; None for the project's artifacts/
+    refit:bool=False, # Its network trained once more, on all its labels?
+    progress:bool=False, # Show a bar while that goes on?
 )->Path: # The production folder
     "Put a run into production; raises `MoolaError` where a check fails and no reason is given."
     refuse(run.folder, checks, force)
-    checkpoint = portable(read_checkpoint(run.folder))
+    checkpoint = portable(read_checkpoint(refit_run(run, progress=progress) if refit else run.folder))
     return _put(checkpoint, describe_model(run, checkpoint, checks, evidence, force.strip()), artifacts)
 
 def _put(checkpoint, about, artifacts):
@@ -145,12 +148,13 @@ def promote(
     evaluation=None, # An Evaluation of the same config and windows, or its folder; None for the run's test windows
     force:str='', # Why it is promoted although a check fails
     artifacts=None, # Folder with `production`; None for the project's artifacts/
+    refit:bool=False, # Its network trained once more, on all its labels, when every check is passed?
 )->Path: # The production folder
     "Check a run and put it into production; raises `MoolaError` where a check fails and no reason is given."
     run = find_run(run)
     if isinstance(evaluation, (str, Path)): evaluation = Evaluation(evaluation)
     checks,evidence,_ = checklist(run, evaluation)
-    return install(run, checks, evidence, force, artifacts)
+    return install(run, checks, evidence, force, artifacts, refit)
 
 # %% ../../nbs/release/03_promote.ipynb #16e4dab6
 def rollback(

@@ -69,6 +69,7 @@ EXPERIMENTS |= {name: (BRANCH, change) for name, change in {
 EXPERIMENTS |= {f"right context {n}": (END, dict(right_context=n)) for n in (0, 3, 10, 20)}
 EXPERIMENTS |= {f"averaged weights {k}": (END, dict(ema=k)) for k in (.9, .95, .98)}
 EXPERIMENTS |= {"teachers": (END, dict(tasks=("span",), task_weights=(), hidden=128, ema=.95)), "taught": ("teachers", dict(teachers=4))}
+EXPERIMENTS |= {"refitted": (END, dict(refit=True)), "taught, refitted": ("taught", dict(refit=True))}
 UNREAD = ("es_1m_lean_2013_2020", "nq_2m_202603", "es_5m_202507", "btcperp_1m_202201", "eurusd_1m_lean_oanda")  # files that real-rule-v1 neither labels nor scores
 
 
@@ -123,6 +124,11 @@ def add_spliced(windows, splits, copies):
         out.append(Split(np.concatenate([s.train, np.arange(n, n+len(parts[-1]))]), s.valid, s.test, s.purged, s.by_time))
         n += len(parts[-1])
     return join_windows(parts), out
+
+
+def every_window(split):
+    "The split of networks that are refitted: the windows on which others were validated are learned from too."
+    return Split(np.concatenate([split.train, split.valid]), split.valid, split.test, split.purged, split.by_time)
 
 
 def unlabelled(bench):
@@ -180,11 +186,12 @@ def run(name, overrides, data, seeds, device, bench):
     "Train an experiment's networks and score them: test set -> way of reading -> one entry a network."
     windows, splits, tests = data
     overrides = overrides | ({"background": str(unlabelled(bench))} if overrides.get("teachers") else {})
-    both_ways, copies = overrides.pop("both_ways", False), overrides.pop("spliced", 0)
+    both_ways, copies, refit = overrides.pop("both_ways", False), overrides.pop("spliced", 0), overrides.pop("refit", False)
     fit_on = add_spliced(windows, splits, copies) if copies else (windows, splits)
     configs = [make_config("position_encoding", **(dict(seed=s, device=str(device)) | overrides)) for _ in splits for s in range(seeds)]
     began = time.perf_counter()
     fitted = fit_many(configs, fit_on[0], [s for s in fit_on[1] for _ in range(seeds)], progress=False)
+    again = fit_many(configs, windows, [every_window(s) for s in splits for _ in range(seeds)], progress=False) if refit else None  # read at the thresholds of the others
     trained = time.perf_counter() - began
     c, mask, spans = configs[0], windows.mask, windows.spans
     def features(w):
@@ -195,8 +202,9 @@ def run(name, overrides, data, seeds, device, bench):
         x_test, target, true_spans = features(test), test.mask, test.spans
         found = out[where] = {k: [] for k in READ}
         for k, s in enumerate(splits):
-            models = [r.model().to(device) for r in fitted[k*seeds:(k+1)*seeds]]
-            zv, zt = ([predict(m, o) for m in models] for o in (x[torch.as_tensor(s.valid)], x_test))
+            judged = [r.model().to(device) for r in fitted[k*seeds:(k+1)*seeds]]
+            used = [r.model("final").to(device) for r in again[k*seeds:(k+1)*seeds]] if refit else judged
+            zv, zt = ([predict(m, o) for m in models] for models, o in ((judged, x[torch.as_tensor(s.valid)]), (used, x_test)))
             for label, v, t in (("bars", zv, zt), ("mean", [np.mean(zv, 0)], [np.mean(zt, 0)])):
                 readings = read_out(v, t, mask[s.valid], [spans[i] for i in s.train], mask[s.train].mean())
                 for two, z in zip(readings, t):
@@ -308,8 +316,8 @@ class Results:
         for where in self.wheres:
             for name, (parent, _) in EXPERIMENTS.items():
                 if slug(name) in self.files: yield self.row(where, name, parent if parent and slug(parent) in self.files else None)
-            for name, kind in (("teachers", "mean"), ("taught", "bars"), ("taught", "mean")):
-                if {name, slug(END)} <= set(self.files): yield self.row(where, name, END, kind, kind)
+            for name, kind in (("teachers", "mean"), ("taught", "bars"), ("taught", "mean"), ("refitted", "mean"), ("taught, refitted", "bars"), ("taught, refitted", "mean")):
+                if {slug(name), slug(END)} <= set(self.files): yield self.row(where, name, END, kind, kind)
             for name in BASELINES:
                 if slug(name) in self.files: yield self.row(where, name) | dict(kind="baseline")
                 if not {slug(name), slug(END)} <= set(self.files): continue

@@ -34,7 +34,7 @@ def scored(bench, names, needs=(ANY,)): return ((SIMULATED if bench == "simulate
 
 STEPS = "{steps}"
 AVERAGED = shlex.join(["pasted labels", *(f"averaged weights {k}" for k in (.9, .95, .98))])
-TAUGHT = shlex.join(["pasted labels", "teachers", "taught"])
+TAUGHT = shlex.join(["pasted labels", "refitted", "teachers", "taught", "taught, refitted"])
 LATE = shlex.join(["pasted labels", *(f"right context {k}" for k in (0, 3, 10, 20))])
 FIGURES = {
     "speed/features-cpu": plain("features"), "speed/read": plain("read"), "speed/training-cpu": plain("training"), "speed/threads": plain("threads", "6"),
@@ -56,8 +56,8 @@ FIGURES = {
     "right-context-v2": scored("simulated-v2", LATE),
     "labels-v2": ("{python} simulated_v2.py --output {work} --labels 50 174 500 5000 --curve {file} 'pasted labels' guide", (ANY,)),
     "taught-v2": scored("simulated-v2", TAUGHT), "taught-real": scored("real-rule-v1 --seeds 12", TAUGHT, (ANY, REAL)),
-    "taught-fresh": plain("simulated_v2", "--output {work} --fresh --sets 4 --seeds 1 'pasted labels' taught", (ANY,)),
-    "taught-labels-v2": ("{python} simulated_v2.py --output {work} --labels 50 174 500 5000 --curve {file} teachers taught", (ANY,)),
+    "taught-fresh": plain("simulated_v2", "--output {work} --fresh --sets 4 --seeds 1 'pasted labels' refitted taught 'taught, refitted'", (ANY,)),
+    "taught-labels-v2": ("{python} simulated_v2.py --output {work} --labels 50 174 500 5000 --curve {file} teachers taught refitted 'taught, refitted'", (ANY,)),
     "simulated-v2-fresh": plain("simulated_v2", "--output {work} --fresh", (ANY,)), "simulated-v2-reduced": plain("simulated_v2", "--output {work} --reduced"),
 }
 
@@ -65,7 +65,7 @@ FIGURES = {
 def steps():
     "The experiments and baselines that the page on experiments shows step by step."
     from experiments import BASELINES, EXPERIMENTS
-    return [n for n in (*EXPERIMENTS, *BASELINES) if not n.startswith(("averaged", "right context", "teachers", "taught"))]
+    return [n for n in (*EXPERIMENTS, *BASELINES) if not n.startswith(("averaged", "right context", "teachers", "taught", "refitted"))]
 
 
 def cuda():

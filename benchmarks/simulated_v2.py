@@ -5,12 +5,12 @@
     python benchmarks/simulated_v2.py --reduced --save benchmarks/results/simulated-v2-reduced.json
     python benchmarks/simulated_v2.py --fresh --save benchmarks/results/simulated-v2-fresh.json
     python benchmarks/simulated_v2.py "pasted labels" "right context "{0,3,10,20} --save benchmarks/results/right-context-v2.json
-    python benchmarks/simulated_v2.py --labels 50 174 500 5000 --curve benchmarks/results/taught-labels-v2.json teachers taught
+    python benchmarks/simulated_v2.py --labels 50 174 500 5000 --curve benchmarks/results/taught-labels-v2.json teachers taught refitted "taught, refitted"
 
 The first trains all experiments on 8 sets of 174 labels, 4 seeds each, and needs a GPU; the second adds scores
 by number of labels, of which 5,000 give the ceiling; the third trains few networks on a CPU and marks its rows; the
 fourth scores the recipe on labels and windows on which nothing was ever chosen, and gives the score to quote; the fifth, on a GPU, limits the bars that
-an answer may wait for, each beside the recipe, and the page on experiments shows every file of that name; the sixth adds scores of networks that are taught.
+an answer may wait for, each beside the recipe, and the page on experiments shows every file of that name; the sixth adds scores of networks that are taught or refitted.
 What is scored is always the same 2,000 windows of another seed, but for the fourth. What `--output` holds already is not trained again, so
 that a run which stopped goes on.
 """

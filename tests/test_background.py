@@ -16,6 +16,7 @@ from moola.data.plant import simulate_windows
 from moola.data.simulate import simulate_bars
 from moola.data.splits import split_windows
 from moola.data.windows import write_windows
+from moola.evaluation.folds import fold_data, plan_folds
 from moola.models.checkpoint import load_checkpoint
 from moola.training.background import draw_background, may_be_drawn, read_background
 from moola.training.fit import fit
@@ -128,5 +129,42 @@ def test_from_the_command_line(market, tmp_path):
     out, err = p.communicate(timeout=600)
     assert p.returncode == 0, err
     assert json.loads((tmp_path/"run"/"metadata.json").read_text())["data"]["background"]["path"] == str(folder/"bars.csv")
-    p = start("moola_evaluate", "--background", folder/"bars.csv", cwd=tmp_path)
-    assert "an evaluation draws no background" in p.communicate(timeout=600)[1] and p.returncode == 1
+
+
+def test_a_fold_keeps_clear_of_what_it_scores(market):
+    "Scored windows hand over their times and no label: what a fold draws lies apart from them, and from those that it chooses on, in each of the folds."
+    folder, windows = market
+    config, found = tiny("", background=str(folder/"bars.csv")), read_background(folder/"bars.csv")
+    minutes = lambda t: t.astype("datetime64[m]").astype(int)
+    for fold in plan_folds(windows, config, 3).folds:
+        own, split = fold_data(windows, fold)
+        assert not own.mask[split.test].any() and (own.timestamp[split.test] == windows.timestamp[fold.test]).all() and not len(own[split.test].rows)
+        rows = draw_background(found, own, split, config)
+        mine = minutes(found.start[rows])
+        assert len(rows) and abs(mine[:, None]-minutes(own.timestamp)).min() >= 105
+        for part in (fold.valid, fold.test):
+            held = minutes(windows.timestamp[part])
+            assert ((mine+105+105 <= held.min()) | (mine >= held.max()+105+105)).all()
+
+
+def test_an_evaluation_with_background(market, tmp_path):
+    "Out-of-fold scores of networks that are taught; the same bars elsewhere are the same networks, others are not."
+    folder, _ = market
+    shutil.copy(folder/"bars.csv", tmp_path/"copy.csv")
+    def scored(bars, *more):
+        words = ["--data", folder/"windows.parquet", "--variant", "taught", "--background", bars, "--teachers", 1, "--folds", 2, "--seeds", 1, "--hidden", 8, "--epochs", 2,
+                 "--pastes", 1, "--name", "t"]
+        p = start("moola_evaluate", *words, *more, cwd=tmp_path)
+        out, err = p.communicate(timeout=600)
+        return p.returncode, out, err
+    code, out, err = scored(folder/"bars.csv")
+    assert code == 0 and "pooled bar F1" in out, err
+    kept = tmp_path/"artifacts"/"evaluations"
+    found = json.loads((kept/"t"/"evaluation.json").read_text())["data"]["background"]
+    assert found["sha256"] == read_background(folder/"bars.csv", 53).sha256
+    networks = {f: f.stat().st_mtime_ns for f in kept.rglob("*.npz")}
+    code, out, err = scored("copy.csv")
+    assert code == 0 and {f: f.stat().st_mtime_ns for f in kept.rglob("*.npz")} == networks, err
+    pd.read_csv(tmp_path/"copy.csv")[:9000].to_csv(tmp_path/"copy.csv", index=False)
+    code, _, err = scored("copy.csv")
+    assert code == 1 and "holds an evaluation of another config or other data" in err

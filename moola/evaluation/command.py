@@ -74,9 +74,6 @@ def _check_options(config, own):
     "Refuse what cannot work, before anything is read."
     _check_data(config.data)
     if config.output: raise MoolaError("an evaluation has no output: it goes to artifacts/evaluations/, below --name")
-    if config.background or config.teachers:
-        raise MoolaError("an evaluation draws no background, and so teaches nobody: the windows that a fold scores lose their times with their labels, so none could be kept clear of; "
-                         "moola_evaluate --data FILE MODEL scores a finished run on windows that it hasn't seen")
     if config.resume or config.overwrite: raise MoolaError("an evaluation needs no resume and no overwrite: the same command goes on with what is there")
     for k,least in _LEAST.items():
         if own[k] < least: raise MoolaError(f"{k} must be at least {least}, not {own[k]}")

@@ -22,13 +22,14 @@ from ..data.splits import clusters, inner_split, load_windows, Split, window_gro
 from ..data.windows import join_windows, Windows
 from .baselines import BASELINES
 from .folds import fold_data, Plan, plan_folds, record_opening
-from .networks import collect, make_jobs, run_jobs, train_networks, untrained
+from .networks import collect, make_jobs, run_jobs, settings_of, train_networks, untrained
 from .nulls import run_nulls
 from .page import best_chance, CHANCE, Evaluation, findings, PAIRED, plain, plot_evaluation, READINGS, RIVALS, SYSTEM_WORDS, save_folds, write_pages
 from .readings import mean_of_seeds, read_out, read_segments
 from ..metrics.judged import Judged, Readings
 from ..metrics.decision import decide
 from ..metrics.verdicts import Score
+from ..training.background import background_of
 
 # %% ../../nbs/evaluation/07_evaluate.ipynb #ce3200e3
 def _answers(
@@ -93,7 +94,7 @@ def evaluation_key(
     lockbox:float, # Share in the lock-box
 )->str: # 24 hex digits
     "What makes two evaluations the same but for the number of seeds."
-    settings = {k: v for k,v in asdict(config).items() if k not in ('output','resume','overwrite','progress','device','data')}
+    settings = settings_of(config, ('output','resume','overwrite','progress','device','data'))
     return hashlib.sha256(json.dumps([settings, windows.fingerprint, folds, lockbox], default=str).encode()).hexdigest()[:24]
 
 # %% ../../nbs/evaluation/07_evaluate.ipynb #2b131fd3
@@ -129,10 +130,12 @@ def describe(
     "The data of an evaluation."
     same = pd.Series([o.tobytes() for o in windows.ohlc]).duplicated().sum()
     parts = [dict(train=len(s.train), inner=len(s.valid), scored=len(s.test), purged=len(s.purged)) for s in plan.folds]
+    found = background_of(config) if config.background else None
+    background = dict(background=dict(path=config.background, sha256=found.sha256, of=len(found.ohlc))) if found else {}
     return dict(path=config.data or f'simulated ({config.n_windows} windows, seed {config.data_seed})', sha256=windows.fingerprint, windows=len(windows),
                 groups=int(window_groups(windows).max()+1), repeated_windows=int(same), spans=sum(map(len, windows.spans)),
                 in_span_share=float(windows.mask.mean()), types=len({0,1} & set(windows.window_type[plan.rows].tolist())), by_time=plan.by_time,
-                blocks=len(np.unique(plan.blocks)), scored=len(plan.rows), lockbox=len(plan.lockbox.test), folds=parts)
+                blocks=len(np.unique(plan.blocks)), scored=len(plan.rows), lockbox=len(plan.lockbox.test), folds=parts, **background)
 
 # %% ../../nbs/evaluation/07_evaluate.ipynb #d0ee3144
 def _open_lockbox(

@@ -72,13 +72,17 @@ def plan_folds(
     return plan
 
 # %% ../../nbs/evaluation/01_folds.ipynb #ba9f72e4
+_KNOWN = ('timestamp','base_window_id')
+
 def blind(
     windows:Windows, # Labelled windows
     rows:np.ndarray, # Row numbers of the windows to take the labels off
 )->Windows:
-    "The same windows, some without labels."
-    keep = ~np.isin(windows.window, rows)
-    return Windows(windows.ids, windows.ohlc, windows.rows[keep].reset_index(drop=True), windows.window[keep])
+    "The same windows, some without labels; when they were and what they were cut from stay known."
+    off = np.isin(windows.window, rows)
+    known = windows.rows.loc[off, [c for c in _KNOWN if c in windows.rows]].set_axis(windows.window[off]) if off.any() else None
+    held = [o for o in (windows.background, known) if o is not None]
+    return Windows(windows.ids, windows.ohlc, windows.rows[~off].reset_index(drop=True), windows.window[~off], pd.concat(held) if held else None)
 
 # %% ../../nbs/evaluation/01_folds.ipynb #742e4e5d
 def fold_data(

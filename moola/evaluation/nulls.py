@@ -43,7 +43,7 @@ def swap_spans(
         labels = own[donor[w]][_LABEL].reset_index(drop=True)
         return pd.concat([own[w].iloc[:1].drop(columns=_LABEL)]*len(labels), ignore_index=True).join(labels)
     parts = [labelled(w) for w in own]
-    return Windows(windows.ids, windows.ohlc, pd.concat(parts, ignore_index=True)[list(windows.rows)], np.repeat(list(own), [len(p) for p in parts]))
+    return Windows(windows.ids, windows.ohlc, pd.concat(parts, ignore_index=True)[list(windows.rows)], np.repeat(list(own), [len(p) for p in parts]), windows.background)
 
 # %% ../../nbs/evaluation/05_nulls.ipynb #8a1fb78c
 def shifted_scores(

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from ..core.errors import MoolaError
+from ..data.copies import are_marked
 from ..data.splits import clusters
 from ..data.windows import read_windows, Windows
 from ..detection.detector import Detector
@@ -22,23 +23,31 @@ from ..models.included import find_model
 from ..training.run import Run
 
 # %% ../../nbs/evaluation/14_windows.ipynb #99b278a9
+def _seen(model, windows):
+    "Which windows a model has learned from or chosen on, (n,) bool."
+    file = checkpoint_file(find_model(model))
+    if file.name == 'best_model.pt' and (file.parent/'metadata.json').is_file():
+        run = Run(file.parent)
+        if run.metadata['data']['sha256'] == windows.fingerprint: return ~np.isin(np.arange(len(windows)), run_split(run, windows).test)
+    about = load_checkpoint(file).get('data') or {}
+    if about.get('seen'): return are_marked(windows.ohlc, about['seen'])
+    if windows.fingerprint in (about.get('sha256'), about.get('windows')):
+        raise MoolaError(f"{model} has learned from these very windows, and does not say from which: name the folder of its run, or score it on others")
+    return np.zeros(len(windows), bool)
+
 def unseen_windows(
-    runs:list, # Folders of runs, and other models
+    models:list, # Runs, students or checkpoints
     windows:Windows, # Labelled windows
 )->np.ndarray: # Row numbers
-    "The windows that no run among these has learned from or chosen on."
-    rows = np.arange(len(windows))
-    for r in runs:
-        if not (Path(r)/'metadata.json').is_file() or Run(r).metadata['data']['sha256'] != windows.fingerprint: continue
-        rows = np.intersect1d(rows, run_split(Run(r), windows).test)
-    if not len(rows): raise MoolaError("the models have no test window in common: nothing is left that none of them has learned from")
-    return rows
+    "The windows that none of these models has learned from or chosen on."
+    seen = np.any([_seen(m, windows) for m in models], 0)
+    if seen.all(): raise MoolaError(f"nothing is left that could be scored: the models have learned from all of these {len(windows):,} windows, or chosen on them")
+    return np.flatnonzero(~seen)
 
 # %% ../../nbs/evaluation/14_windows.ipynb #7e9a720a
-def _about(model):
-    "What a student's file says of its teachers and its windows."
-    c = load_checkpoint(checkpoint_file(find_model(model)))
-    return [Path(t) for t in c['teachers']],c['data'].get('windows')
+def _teachers(model):
+    "The teachers that a student's file names."
+    return [Path(t) for t in load_checkpoint(checkpoint_file(find_model(model)))['teachers']]
 
 # %% ../../nbs/evaluation/14_windows.ipynb #4eef6d87
 def systems_of(
@@ -54,8 +63,7 @@ def systems_of(
         if name in out: raise MoolaError(f"two models are called {name}: score them one after the other")
         out[name] = d
         if not d.once: continue
-        teachers,learned = _about(m)
-        if learned == windows.fingerprint: raise MoolaError(f"{m} has learned from these very windows, all of them: score it on others, or on bars in a row")
+        teachers = _teachers(m)
         if teachers and all(t.exists() for t in teachers):
             out[f'teachers of {name}'] = Detector.load(list(map(str, teachers)), device)
             runs += teachers
@@ -84,10 +92,12 @@ def windows_report(
     scores:pd.DataFrame, # From score_windows
     windows:Windows, # What was scored
     detectors:dict, # As scored
+    left:int=0, # Windows of the file that were left out
 )->str:
     "The scores in sentences."
     first = max(warm_up(d) if d.once else 0 for d in detectors.values())
-    said = [f"{len(windows)} windows that none of the models has learned from, bars {first} to {windows.ohlc.shape[1]-1} of each, {windows.mask[:,first:].mean():.1%} of them labelled:"]
+    said = [f"{len(windows)} windows that none of the models has learned from, bars {first} to {windows.ohlc.shape[1]-1} of each, {windows.mask[:,first:].mean():.1%} of them labelled"
+            + (f" ({left:,} others, which one of them has learned from or chosen on, are left out):" if left else ":")]
     def shown(r, k): return f'{r[k]:.3f} ' + (f'[{r[k+"_low"]:.3f}, {r[k+"_high"]:.3f}]' if np.isfinite(r[k+"_low"]) else '(too few sessions for an interval)')
     for name,r in scores.iterrows():
         less = f"; less its teachers {shown(r, 'less_teachers')}" if 'less_teachers' in r and np.isfinite(r['less_teachers']) else ''
@@ -104,6 +114,7 @@ def evaluate_windows(
     "Score finished models on labelled windows that none of them has learned from."
     windows = data if isinstance(data, Windows) else read_windows(data)
     detectors,runs = systems_of(models, windows, device)
-    windows = windows[unseen_windows(runs, windows)]
+    rows = unseen_windows(runs, windows)
+    left,windows = len(windows) - len(rows),windows[rows]
     scores = score_windows(detectors, windows, bar)
-    return scores, windows_report(scores, windows, detectors)
+    return scores, windows_report(scores, windows, detectors, left)

@@ -20,6 +20,7 @@ from ..core.files import write_atomic
 from ..core.device import choose_device
 from ..core.names import DISPLACEMENT, FEATURES, OHLC, W
 from ..data.bars import segment_bars
+from ..data.copies import window_marks
 from ..data.drift import describe_features
 from ..data.features import fill_windows
 from ..data.read import read_bars
@@ -304,7 +305,8 @@ def distil(
                  decoder=dict(min_length=teacher.min_length, max_gap=teacher.max_gap), feature_reference=reference_of(plain, teacher.swing_rule),
                  calibration=dict(zip('ab', fitted)) if (fitted := getattr(teacher, 'calibration', None)) else None,
                  data=dict(pieces=len(plain), unlabelled=bars is not None, labelled=0 if windows is None else len(windows),
-                           windows=None if windows is None else windows.fingerprint, stride=stride, pastes=pastes, epochs=epochs, seed=seed),
+                           windows=None if windows is None else windows.fingerprint,
+                           seen='' if windows is None else window_marks(windows.ohlc), stride=stride, pastes=pastes, epochs=epochs, seed=seed),
                  versions=dict(python=platform.python_version(), torch=str(torch.__version__)))
     save_student(output/STUDENT, net, **about)
     write_atomic(output/'student.json', lambda f: f.write(json.dumps(about | dict(losses=history), indent=1).encode()))

@@ -20,6 +20,7 @@ from ..core.config import check_criteria, TrainConfig
 from ..core.device import device_name
 from ..core.files import clean_json, write_atomic
 from ..core.provenance import git_commit, versions
+from ..data.copies import window_marks
 from ..data.drift import describe_features
 from ..data.splits import clusters, Split
 from ..data.windows import Windows
@@ -109,7 +110,8 @@ def describe_data(
     "What the data was, so that a run can be told from one on other data."
     parts = {k: len(getattr(split, k)) for k in ('train','valid','test','purged')}
     return dict(path=config.data or f'simulated ({config.n_windows} windows, seed {config.data_seed})', sha256=windows.fingerprint, rows=len(windows.rows),
-                windows=len(windows), spans=sum(map(len, windows.spans)), in_span_share=float(windows.mask.mean()), split=parts, split_by_time=split.by_time)
+                windows=len(windows), spans=sum(map(len, windows.spans)), in_span_share=float(windows.mask.mean()), split=parts, split_by_time=split.by_time,
+                seen=window_marks(np.delete(windows.ohlc, split.test, 0)))
 
 def describe_background(
     trainer:Trainer, # With its table of rows

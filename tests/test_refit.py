@@ -14,7 +14,9 @@ from moola.core.errors import MoolaError
 from moola.core.files import in_use
 from moola.data.plant import simulate_labelled_bars, simulate_windows
 from moola.data.splits import split_windows
+from moola.data.windows import join_windows, write_windows
 from moola.detection.detector import Detector
+from moola.evaluation.windows import unseen_windows
 from moola.models.checkpoint import load_checkpoint, read_checkpoint
 from moola.models.included import ABOUT, CARD, PRODUCTION, holds_model
 from moola.release.command import moola_promote
@@ -115,7 +117,8 @@ def test_the_way_into_production(run, tmp_path, capsys, monkeypatch):
     "Checked as the run, promoted as the refitted network, and said so in its card; refused before anything is trained."
     monkeypatch.chdir(tmp_path)
     production = tmp_path/"artifacts"/PRODUCTION
-    for words, match in {"artifacts/small --refit": "is not promoted: it fails", "artifacts/small --refit --check": "leave one of them out", "--rollback --refit": "goes alone"}.items():
+    for words, match in {"artifacts/small --refit": "is not promoted: it fails", "artifacts/small --refit --check": "leave one of them out", "--rollback --refit": "goes alone",
+                         "artifacts/small --data windows.parquet": "ask for both"}.items():
         with pytest.raises(SystemExit, match=match): moola_promote(words.split())
         assert not (run.folder/REFIT).exists()
     with pytest.raises(MoolaError, match="is not promoted"): promote(run, artifacts=production.parent, refit=True)
@@ -129,7 +132,39 @@ def test_the_way_into_production(run, tmp_path, capsys, monkeypatch):
     assert "nothing is left" not in (production/CARD).read_text() and json.loads((production/ABOUT).read_text())["refit"] is None
 
 
+def test_windows_that_were_moved(tmp_path, monkeypatch, capsys):
+    "One sentence that names the option, and then the option."
+    write_windows(simulate_windows(60, seed=4), tmp_path/"windows.parquet")
+    monkeypatch.chdir(tmp_path)
+    fit(make_config("recommended", output="artifacts/small", data="windows.parquet", **SMALL))
+    (tmp_path/"windows.parquet").rename(tmp_path/"moved.parquet")
+    words = ["artifacts/small", "--refit", "--force", "to try it"]
+    with pytest.raises(SystemExit, match="the run's windows are not at windows.parquet: name the file as data"): moola_promote(words)
+    assert not (tmp_path/"artifacts"/PRODUCTION).exists()
+    moola_promote([*words, "--data", "moved.parquet"])
+    assert json.loads((tmp_path/"artifacts"/PRODUCTION/ABOUT).read_text())["data"]["split"]["train"] == 60
+
+
 def test_a_student_is_not_refitted(tmp_path):
     (tmp_path/"student").mkdir()
     (tmp_path/"student"/"student.pt").write_bytes(b"")
     with pytest.raises(SystemExit, match="--refit is for a run"): moola_promote([str(tmp_path/"student"), "--refit"])
+
+
+def test_no_model_is_scored_on_what_it_has_seen(run, tmp_path):
+    "Whatever file names it: the run's folder, its checkpoints, the refitted network, a promoted model; and in a file of labels that has grown."
+    windows = simulate_windows(60, seed=7)
+    grown = join_windows([windows, simulate_windows(30, seed=99)])
+    test = run.metadata["data"]["split"]["test"]
+    path = refit(run)
+    production = promote(run, force="to try it", artifacts=run.folder.parent)
+    for model, own, more in ((run.folder, test, test+30), (run.folder/"best_model.pt", test, test+30), (production, test, test+30), (path, 0, 30)):
+        if own: assert len(unseen_windows([model], windows)) == own, model
+        else:
+            with pytest.raises(MoolaError, match="nothing is left that could be scored: the models have learned from all of these 60 windows"): unseen_windows([model], windows)
+        assert len(unseen_windows([model], grown)) == more
+    assert len(unseen_windows([run.folder, path], grown)) == 30
+    c = load_checkpoint(path)
+    torch.save(c | dict(data={k: v for k, v in c["data"].items() if k != "seen"}), tmp_path/"old.pt")  # as an earlier version wrote it
+    with pytest.raises(MoolaError, match="has learned from these very windows, and does not say from which"): unseen_windows([tmp_path/"old.pt"], windows)
+    with pytest.raises(MoolaError, match="recommended has learned from these very windows"): unseen_windows(["recommended"], simulate_windows(174, seed=7))

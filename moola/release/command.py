@@ -26,6 +26,7 @@ def promote_parser():
     parser.add_argument('--fit-labels', default='', metavar='FILE', help='Their expansions, as --labels (default: none)')
     parser.add_argument('--force', default=None, metavar='REASON', help='Promote it although a check fails; the reason is kept in its card (default: refuse)')
     parser.add_argument('--refit', action='store_true', help='Train its network once more, on all its labelled windows, and promote that one? The card quotes the scores of the run (default: no)')
+    parser.add_argument('--data', default='', metavar='FILE', help='The labelled windows for --refit, where they are now (default: where the run had them)')
     parser.add_argument('--check', action='store_true', help='Only go through the list? (default: no)')
     parser.add_argument('--rollback', action='store_true', help='Go back to the model before the current one? A second time goes forward again (default: no)')
     add_reading(parser)
@@ -51,7 +52,7 @@ def _in_words(folder):
     return f"{a['name']} (variant {a['variant']}, promoted {a['promoted']})"
 
 def _rollback(args):
-    if args.run or args.evaluation or args.force is not None or args.check or args.refit or any(map(vars(args).get, _ROWS)):
+    if args.run or args.evaluation or args.force is not None or args.check or args.refit or args.data or any(map(vars(args).get, _ROWS)):
         raise MoolaError("--rollback goes alone: it swaps the model in production with the one before it")
     from moola.release.promote import rollback
     folder = rollback()
@@ -65,6 +66,7 @@ def _promote(args):
     from moola.training.run import find_run
     if not args.run: raise MoolaError("name the folder of a run, or ask for --rollback")
     if args.refit and args.check: raise MoolaError("--refit trains a network, and --check changes nothing: leave one of them out")
+    if args.data and not args.refit: raise MoolaError("--data names the windows for --refit: ask for both")
     if args.force is not None and not args.force.strip(): raise MoolaError("--force needs a reason: it is kept in the model's card")
     if student.holds_student(args.run): return _promote_student(args)
     if given := [_option(k) for k in _ROWS if getattr(args, k)]: raise MoolaError(f"{given[0]} is for a student: a run is judged on its test windows, or by --evaluation")
@@ -72,7 +74,7 @@ def _promote(args):
     checks,evidence,_ = checklist.checklist(run, Evaluation(args.evaluation) if args.evaluation else None)
     print(f"{_shown(run.folder)}, variant {run.config.variant}, judged on {evidence.words if evidence else 'nothing'}:")
     for c in checks: print(f'  {c!r}')
-    if not args.check: return _install(run, checks, evidence, args.force or '', partial(promote.install, refit=args.refit, progress=True))
+    if not args.check: return _install(run, checks, evidence, args.force or '', partial(promote.install, refit=args.refit, data=args.data, progress=True))
     if bad := checklist.failed(checks): raise MoolaError(f"it fails {len(bad)} of {len(checks)} checks")
     print("It passes every check.")
 

@@ -20,7 +20,7 @@ from .card import describe_model, model_card, portable
 from .checklist import checklist
 from .student import describe_student, portable_student, student_card
 from ..training.refit import refit as refit_run
-from ..training.run import find_run
+from ..training.run import find_run, run_windows
 
 # %% ../../nbs/release/03_promote.ipynb #45963a23
 NEW,OLD = '.production.new','.production.old' # Folders that exist only while one model replaces another
@@ -113,11 +113,12 @@ def install(
     force:str='', # Why it is promoted although a check fails
     artifacts=None, # Folder with `production`; None for the project's artifacts/
     refit:bool=False, # Its network trained once more, on all its labels?
+    data:str='', # The labelled windows for that, where they are now; empty for where its config says
     progress:bool=False, # Show a bar while that goes on?
 )->Path: # The production folder
     "Put a run into production; raises `MoolaError` where a check fails and no reason is given."
     refuse(run.folder, checks, force)
-    checkpoint = portable(read_checkpoint(refit_run(run, progress=progress) if refit else run.folder))
+    checkpoint = portable(read_checkpoint(refit_run(run, run_windows(run, data), progress=progress) if refit else run.folder))
     return _put(checkpoint, describe_model(run, checkpoint, checks, evidence, force.strip()), artifacts)
 
 def _put(checkpoint, about, artifacts):
@@ -149,12 +150,13 @@ def promote(
     force:str='', # Why it is promoted although a check fails
     artifacts=None, # Folder with `production`; None for the project's artifacts/
     refit:bool=False, # Its network trained once more, on all its labels, when every check is passed?
+    data:str='', # The labelled windows for that, where they are now; empty for where its config says
 )->Path: # The production folder
     "Check a run and put it into production; raises `MoolaError` where a check fails and no reason is given."
     run = find_run(run)
     if isinstance(evaluation, (str, Path)): evaluation = Evaluation(evaluation)
     checks,evidence,_ = checklist(run, evaluation)
-    return install(run, checks, evidence, force, artifacts, refit)
+    return install(run, checks, evidence, force, artifacts, refit, data)
 
 # %% ../../nbs/release/03_promote.ipynb #16e4dab6
 def rollback(

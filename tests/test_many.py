@@ -1,7 +1,9 @@
 "Networks trained together go the way that each goes alone."
+import inspect
 import subprocess
 import sys
 import time
+import warnings
 from dataclasses import replace
 from functools import partial
 
@@ -9,6 +11,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from joblib.externals.loky import process_executor
 from sklearn.metrics import average_precision_score
 
 from moola.core.config import make_config
@@ -17,7 +20,7 @@ from moola.data.plant import simulate_windows
 from moola.data.splits import split_folds
 from moola.models.fused import can_fuse
 from moola.models.stacked import drop
-from moola.training import loop
+from moola.training import loop, many
 from moola.training.many import ManyTrainer, fit_alone, fit_many, train_many
 from moola.training.result import average_precisions
 from moola.training.trainer import Trainer
@@ -123,3 +126,17 @@ def test_gpu_graph_as_eager(more, monkeypatch):
         return [(e.train[0], e.valid[0]) for e in loop.train_epochs(t, 2)]
     for (a, va), (b, vb) in zip(losses(True), losses(False)):
         assert max(abs(a[k] - b[k]) for k in a) < 1e-5 and max(abs(va[k] - vb[k]) for k in va) < 1e-5
+
+
+def test_a_worker_that_has_grown_is_replaced_silently(monkeypatch):
+    "joblib warns of it, as if something had been lost."
+    text = next(line for line in inspect.getsource(process_executor).splitlines() if many._REPLACED in line).strip().strip('"')
+    configs, windows, splits = plan("cpu")
+    def grown(self, jobs):
+        warnings.warn(text)
+        return ((i, f"network {i}") for i, _ in enumerate(jobs))
+    monkeypatch.setattr(many.Parallel, "__call__", grown)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        found = many.fit_pool(configs, windows, splits, progress=False)
+    assert found == [f"network {i}" for i in range(len(configs))] and not told

@@ -6,7 +6,7 @@
 __all__ = ['MUST_AGREE', 'check_alike', 'StackedAdamW', 'ManyTrainer', 'train_many', 'fit_alone', 'fit_pool', 'fit_many']
 
 # %% ../../nbs/training/10_many.ipynb #8c7dbe52
-import math, os, signal, threading, time
+import math, os, signal, threading, time, warnings
 from collections.abc import Sequence
 from dataclasses import replace
 import numpy as np
@@ -246,6 +246,8 @@ def _begin_worker(parent):
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 # %% ../../nbs/training/10_many.ipynb #f2c3fac2
+_REPLACED = 'A worker stopped while some jobs were given'  # what joblib warns of when a process that has grown makes room for a fresh one; no job is lost
+
 def fit_pool(
     configs:Sequence, # One config a network
     windows:Windows, # Labelled windows
@@ -256,11 +258,12 @@ def fit_pool(
     "Train each network in a process of one thread."
     n,out = min(processes or cpu_count(), len(configs)), [None]*len(configs)
     jobs = [delayed(_alone_or_error)(i, c, windows, s, 1 if n > 1 else c.threads) for i,(c,s) in enumerate(zip(configs, splits))]
-    with parallel_config('loky', initializer=_begin_worker, initargs=(os.getpid(),)):
+    with warnings.catch_warnings(), parallel_config('loky', initializer=_begin_worker, initargs=(os.getpid(),)):
+        warnings.filterwarnings('ignore', _REPLACED)
         results = Parallel(n_jobs=n, return_as='generator_unordered', batch_size=1)(jobs)
-    for i,r in tqdm(results, total=len(jobs), unit='network', disable=not progress, leave=False):
-        if isinstance(r, MoolaError): raise r
-        out[i] = r
+        for i,r in tqdm(results, total=len(jobs), unit='network', disable=not progress, leave=False):
+            if isinstance(r, MoolaError): raise r
+            out[i] = r
     return out
 
 # %% ../../nbs/training/10_many.ipynb #0e66d30f

@@ -1,20 +1,26 @@
 "What is left of the move, and finished models on bars in a row: what the pages have no room to show."
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
+from moola.core.config import make_config
 from moola.core.errors import MoolaError
 from moola.core.files import write_table
 from moola.core.names import OHLC
-from moola.data.plant import simulate_labelled_bars
+from moola.data.bars import cut_windows
+from moola.data.plant import simulate_labelled_bars, simulate_windows
 from moola.data.read import read_bars
+from moola.data.windows import write_windows
 from moola.detection.detector import Detector
 from moola.evaluation.alarms import BESIDE, HORIZONS, MEASURES, after_alarms, alarm_table, plot_alarms, raise_alarms, random_alarms, rule_alarms, score_alarms
 from moola.evaluation.bars import bar_spans, bars_report, evaluate_bars, read_labels, score_bars
 from moola.evaluation.command import moola_evaluate
 from moola.models.series import SeriesNet
 from moola.models.student import save_student
+from moola.training.fit import fit
 
 
 @pytest.fixture(scope="module")
@@ -214,6 +220,26 @@ def test_refusals(folder, argv, message, monkeypatch):
     assert message in said
     assert "\n" not in said
     assert not (folder/"y.png").exists()
+
+
+def test_bars_that_a_model_has_learned_from(tmp_path):
+    "The report says so where windows that a run learned from were cut from these bars, and nothing where they were not."
+    series, other = (simulate_labelled_bars(24, seed=k) for k in (3, 4))
+    ohlc, starts = cut_windows(series.bars, 210)
+    w = simulate_windows(len(ohlc), seed=1)
+    write_windows(replace(w, ohlc=ohlc, rows=w.rows.assign(timestamp=series.bars.timestamp.to_numpy()[starts[w.window]])), tmp_path/"windows.parquet")
+    run = fit(make_config("recommended", data=str(tmp_path/"windows.parquet"), output=str(tmp_path/"run"), epochs=1, hidden=8, pastes=0, device="cpu", progress=False))
+    def seen(series, name):
+        times = series.bars.timestamp.to_numpy()
+        series.bars.to_csv(tmp_path/f"{name}.csv", index=False)
+        pd.DataFrame(dict(start_time=times[series.spans[:, 0]], end_time=times[series.spans[:, 1]-1])).to_csv(tmp_path/f"{name}_labels.csv", index=False)
+        found, _ = evaluate_bars(tmp_path/f"{name}.csv", tmp_path/f"{name}_labels.csv", [run.folder], device="cpu", progress=False)
+        return found["run"]["seen"], bars_report("run", found["run"])
+    share, words = seen(series, "own")
+    test = run.metadata["data"]["split"]["test"]
+    assert abs(share - 105*(len(ohlc)-test)/len(series.bars)) < .01 and f"learned from windows of these very bars, {share:.1%}" in words
+    share, words = seen(other, "other")
+    assert share == 0 and "flatter" not in words
 
 
 def test_models_have_their_own_names(folder):

@@ -28,7 +28,9 @@ def _seen(model, windows):
     file = checkpoint_file(find_model(model))
     if file.name == 'best_model.pt' and (file.parent/'metadata.json').is_file():
         run = Run(file.parent)
-        if run.metadata['data']['sha256'] == windows.fingerprint: return ~np.isin(np.arange(len(windows)), run_split(run, windows).test)
+        if run.metadata['data']['sha256'] == windows.fingerprint:
+            if not run.metadata['data']['split'].get('test'): return np.ones(len(windows), bool)
+            return ~np.isin(np.arange(len(windows)), run_split(run, windows).test)
     about = load_checkpoint(file).get('data') or {}
     if about.get('seen'): return are_marked(windows.ohlc, about['seen'])
     if windows.fingerprint in (about.get('sha256'), about.get('windows')):

@@ -375,6 +375,7 @@ def test_traits():
 
 def run_cell(tab, i):
     "Run a cell; a page that is still loading may take the focus away, and then the keys are pressed once more."
+    tab.add_locator_handler(tab.locator(".jp-Dialog"), lambda dialog: dialog.locator(".jp-mod-accept").click())  # a busy machine is asked which kernel it wants
     for _ in range(20):
         tab.locator(".jp-CodeCell .cm-content").nth(i).click()
         tab.keyboard.press("Control+Enter")

@@ -359,7 +359,7 @@ def test_a_student_on_labelled_windows(project, capsys):
     moola_evaluate(["artifacts/student", "--data", "new.parquet", "--device", "cpu"])
     said = capsys.readouterr().out
     assert "24 windows that none of the models has learned from, bars 59 to 104" in said and "student: average precision" in said
-    for words, argv in {"has learned from these very windows": ["--data", "learned.parquet"], "--data FILE, or on bars in a row": [],
+    for words, argv in {"the models have learned from all of these 8 windows": ["--data", "learned.parquet"], "--data FILE, or on bars in a row": [],
                         "--folds does not go with": ["--data", "new.parquet", "--folds", "3"],
                         "gone.parquet does not exist": ["--data", "gone.parquet"], "there is no model nowhere": ["nowhere", "--data", "new.parquet"]}.items():
         with pytest.raises(SystemExit, match=words): moola_evaluate(["artifacts/student", *argv])

@@ -176,8 +176,8 @@ def wait_for(condition, seconds=240, every=.1):
 
 
 def same_files(here, there):
-    "Every file that is there is here, byte for byte."
-    names = [p.relative_to(there) for p in there.rglob("*") if p.is_file() and ".ipynb_checkpoints" not in p.parts]
+    "Every file that is there is here, byte for byte, but for what a killed process had half written."
+    names = [p.relative_to(there) for p in there.rglob("*") if p.is_file() and p.suffix != ".part" and ".ipynb_checkpoints" not in p.parts]
     assert names
     for n in names: assert (here/n).read_bytes() == (there/n).read_bytes(), n
     return len(names)

@@ -89,7 +89,7 @@ def check_bars(
     raise MoolaError(f"{name}: {count} the rule that {rule}: {rows}{_cause(bars, rule)}.")
 
 # %% ../../nbs/data/01_bars.ipynb #33abf8ab
-def _time_ns(bars): return bars.timestamp.to_numpy('datetime64[ns]').astype('int64')
+def _time_ns(bars): return bars.timestamp.to_numpy('datetime64[ns]').view('int64')
 
 def bar_length(
     bars:pd.DataFrame, # Bars with a timestamp column

@@ -263,7 +263,7 @@ def _stretches(bars, name, check, bar=None, gaps=None, least=W):
     if len(bars) < least: raise MoolaError(f"{name} has {len(bars)} bars: {reader} needs {least}")
     s = find_stretches(bars, gaps, bar)
     need_windows(s, name, least, reader)
-    return s, np.ascontiguousarray(s.bars[OHLC].to_numpy(np.float64))
+    return s, np.stack([s.bars[c].to_numpy(np.float64) for c in OHLC], 1)
 
 # %% ../../nbs/detection/02_scan.ipynb #f113f5cd
 EDGE,SHORT = 'too near the end of a stretch','in a stretch of fewer than 105 bars'
@@ -300,7 +300,7 @@ def scan(
     starts,windows,prob,live,kind = (_read_once if detector.once else _read_all)(ohlc, segments, detector, o, types, progress)
     limits,calibration = by_these_bars(limits, detector, bars.timestamp, prob, segments)
     read,kinds = windows/(1+(o.to_bar-o.from_bar)//o.stride),(lambda s: span_types(s, starts, kind, o)) if types else None
-    spans = find_spans(bars, prob, segments, limits.threshold, limits.min_length, limits.max_gap, calibration if limits.base_rate is not None else detector.for_spans, kinds, read)
+    spans = find_spans(bars, prob, segments, limits.threshold, limits.min_length, limits.max_gap, calibration if limits.base_rate is not None else detector.for_spans, kinds, read, ohlc)
     spans = _in_the_file(spans, stretches)
     unread = why_unread(windows, segments, detector.least)[lambda u: ~stretches.filled[u.index]]
     unread.index = stretches.row[unread.index]

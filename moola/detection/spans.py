@@ -13,21 +13,24 @@ import pandas as pd
 from ..core.errors import MoolaError
 from ..core.names import LABELS, OHLC
 from ..metrics.calibration import calibrate_prob
-from ..metrics.decode import threshold_spans
+from ..metrics.decode import mean_of_spans, spans_in
 
 # %% ../../nbs/detection/00_spans.ipynb #b0c0ffe6
 ATR_BARS = 10 # Bars in the average true range
 
 def atr_before(
     ohlc:np.ndarray, # Prices, (N, 4)
-    start:int, # Row
-    first:int=0, # First row of its stretch
-)->float: # In price units, NaN where fewer than two bars come before
+    start:int, # Row, or rows (k,)
+    first:int=0, # First row of its stretch, or rows (k,)
+)->float: # In price units, NaN where fewer than two bars come before; (k,) for rows
     "The mean true range of the ten bars before a row, fewer where there are fewer."
-    bars = ohlc[max(first, start-ATR_BARS-1):start]
-    if len(bars) < 2: return np.nan
-    high,low,close = bars[1:,1],bars[1:,2],bars[:-1,3]
-    return float(np.maximum(high-low, np.maximum(abs(high-close), abs(low-close))).mean())
+    start,first = np.broadcast_arrays(start, first)
+    out,back = np.full(start.shape, np.nan),np.minimum(start-first, ATR_BARS+1)
+    for n in np.unique(back[back > 1]):
+        bars = ohlc[start[back == n][:,None] + np.arange(-n, 0)]
+        high,low,close = bars[:,1:,1],bars[:,1:,2],bars[:,:-1,3]
+        out[back == n] = np.maximum(high-low, np.maximum(abs(high-close), abs(low-close))).mean(1)
+    return out[()]
 
 # %% ../../nbs/detection/00_spans.ipynb #b0c0ffe9
 def read_hours(
@@ -62,32 +65,22 @@ def find_spans(
     calibration:tuple|None=None, # Scale and offset for `confidence`; None leaves it empty
     types=None, # Called with spans (k, 2), gives the probability of a retracement (k,); None leaves window types empty
     read=None, # Share of the windows that could read a bar which have read it, (n,); None for all
+    ohlc:np.ndarray=None, # The bars' prices where they are at hand, (n, 4)
 )->pd.DataFrame: # A row a span; its columns are in the table below
     "Spans of marked bars; none crosses a gap in time."
     if not 0 < threshold <= 1: raise MoolaError(f"threshold is {threshold:g}: it must lie above 0 and at most at 1")
-    both,scores,first = _marked_runs(np.nan_to_num(prob), segments, threshold, min_length, max_gap)
+    both,scores,stretch = spans_in(np.nan_to_num(prob), segments, threshold, min_length, max_gap)
     start,end = both.T
-    time,ohlc = bars.timestamp.reset_index(drop=True),bars[OHLC].to_numpy()
+    time,ohlc = bars.timestamp.reset_index(drop=True),bars[OHLC].to_numpy() if ohlc is None else ohlc
     move = ohlc[end-1,3] - ohlc[start,0]
-    atr = np.array([atr_before(ohlc, s, a) for s,a in zip(start, first)], np.float64)
-    sure = np.full(len(both), np.nan) if calibration is None else np.array([calibrate_prob(prob[a:b], *calibration).mean() for a,b in both], np.float64)
+    atr = atr_before(ohlc, start, segments[stretch,0])
+    sure = np.full(len(both), np.nan) if calibration is None else mean_of_spans(prob, both, lambda p: calibrate_prob(p, *calibration))
     kind = np.full(len(both), np.nan) if types is None else types(both)
-    coverage = np.ones(len(both)) if read is None else np.array([read[a:b].mean() for a,b in both], np.float64)
+    coverage = np.ones(len(both)) if read is None else mean_of_spans(read, both)
     return pd.DataFrame(dict(start_time=time.iloc[start].array, end_time=time.iloc[end-1].array, start_bar=start, end_bar=end-1, bars=end-start,
                              probability=scores, confidence=sure, direction=_named(np.sign(move).astype(int)+1, ['down','flat','up']),
                              move=move, move_atr=move_in_atr(move, atr), window_type=_named((kind >= .5)+2*np.isnan(kind), [*LABELS, None]),
                              type_probability=np.maximum(kind, 1-kind), coverage=coverage, session=session_of(time.iloc[start])[0]))
-
-def _marked_runs(p, segments, threshold, min_length, max_gap):
-    "Spans (k, 2), their scores, and the first row of the stretch that each lies in."
-    spans,scores,first = [np.zeros((0,2), np.int64)],[np.zeros(0)],[]
-    marked = np.concatenate([[0], (p >= threshold).cumsum()])
-    for a,b in segments[marked[segments[:,1]] > marked[segments[:,0]]]:
-        s,score = threshold_spans(p[a:b], threshold, min_length, max_gap)
-        spans.append(s+a)
-        scores.append(score)
-        first += [a]*len(s)
-    return np.concatenate(spans), np.concatenate(scores), first
 
 def _named(which, names): return pd.array(np.array(names, object)[which.astype(int)], dtype='string')
 
@@ -111,10 +104,10 @@ def alarm_threshold(
     if not per_day > 0: raise MoolaError(f"alarms_per_day is {per_day:g}: it must be above 0")
     p = np.sort(prob[~np.isnan(prob)])[::-1]
     if not len(p): raise MoolaError("no bar has a probability: no threshold can be chosen")
-    best = 1.
+    best,filled = 1.,np.nan_to_num(prob)
     for k in np.unique(np.geomspace(1, max(len(p)//2, 1), 120).astype(int)):
         at = float(p[k-1])
-        if not 0 < at <= 1 or len(_marked_runs(np.nan_to_num(prob), segments, at, min_length, max_gap)[0]) > per_day*days: break
+        if not 0 < at <= 1 or len(spans_in(filled, segments, at, min_length, max_gap)[0]) > per_day*days: break
         best = at
     return best
 

@@ -39,10 +39,11 @@ LATE = shlex.join(["pasted labels", *(f"right context {k}" for k in (0, 3, 10, 2
 FIGURES = {
     "speed/features-cpu": plain("features"), "speed/read": plain("read"), "speed/training-cpu": plain("training"), "speed/threads": plain("threads", "6"),
     "speed/cpu-step": plain("cpu_step"), "speed/many-cpu": plain("many"), "speed/scan-cpu": plain("scan", "--device cpu"), "speed/stream": plain("stream"),
-    "speed/series": plain("series_speed"), "speed/explore": plain("explore"), "speed/chart": plain("chart"), "speed/sweep-cpu": plain("sweep"),
+    "speed/series": plain("series_speed"), "speed/series-file-cpu": plain("series_file"), "speed/explore": plain("explore"), "speed/chart": plain("chart"), "speed/sweep-cpu": plain("sweep"),
     "speed/scan-folder-cpu": plain("scan_folder", "--workers 1 2 --files 8 --repeats 3"),
     "speed/training-gpu": plain("training_gpu", needs=(GPU,)), "speed/many-gpu": plain("many", needs=(GPU,)),
     "speed/scan-gpu": plain("scan", "--device cuda", (GPU,)), "speed/sweep-gpu": plain("sweep", "--device cuda --runs 192 --epochs 100 --workers 1", (GPU,)),
+    "speed/series-file-gpu": plain("series_file", "--device cuda --threads 8", (GPU,)),
     "speed/scan-folder-gpu": plain("scan_folder", "--device cuda --workers 1 --files 8 --bars 500000 --file-bars 500000", (GPU,)),
     "soak": plain("soak"), "gaps": plain("gaps"), "hands": plain("hands"), "health": plain("health"), "patience": plain("patience"), "propose": plain("propose", "--work {work}.scores"),
     "recut": plain("recut"), "similar": plain("similar"), "attribution": plain("attribution"),

@@ -12,7 +12,7 @@ from dataclasses import fields
 import numpy as np
 import torch
 from ..core.errors import MoolaError
-from ..models.series import FIELD, FULL, series_features
+from ..models.series import _bars, _features_of, feature_state, FIELD, FULL, series_features
 from ..models.series_reader import SeriesReader
 from .ensemble import Ensemble
 
@@ -29,16 +29,15 @@ def read_once(
     segments:np.ndarray, # Rows [start, end) of stretches without a gap, (m, 2)
     detector:Ensemble, # Of students
     threads:int=1, # Threads, on a CPU
-    tick=lambda n: None, # Called with the number of bars of each stretch
+    tick=lambda n: None, # Called with the number of bars that have been read
 )->np.ndarray: # (N,) float64, NaN where there is no answer
     "The mean probability that the students give each bar."
     out,back = np.full(len(ohlc), np.nan),warm_up(detector)
     long = segments[np.diff(segments)[:,0] >= FIELD]
-    read = _on_gpu(detector) if detector.device.type == 'cuda' else _on_cpu(detector, threads if len(long) < 2*threads else 1)
-    with ThreadPoolExecutor(threads if detector.device.type == 'cpu' and len(long) >= 2*threads else 1) as pool:
-        for (a,b),p in zip(long, pool.map(lambda s: read(ohlc[s[0]:s[1]]), long)):
-            out[a+back:b] = p[back:]
-            tick(b-a)
+    for (a,b),p in (_on_gpu if detector.device.type == 'cuda' else _on_cpu)(ohlc, long, detector, threads):
+        out[a:b] = p
+        tick(b-a)
+    out[long[:,:1] + np.arange(back)] = np.nan
     return out
 
 # %% ../../nbs/detection/01_students.ipynb #ac77fecb
@@ -48,21 +47,53 @@ def mean_answer(
     "Added in float64 in the order of the students, so that a file and a stream have the same bits."
     return sum(a.astype(np.float64) for a in answers)/len(answers)
 
-def _on_cpu(detector, threads):
-    readers = [SeriesReader(m) for m in detector.models]
-    return lambda x: mean_answer([r.read(x, threads) for r in readers])
+def _on_cpu(ohlc, segments, detector, threads):
+    "Each stretch and its answers."
+    readers,many = [SeriesReader(m) for m in detector.models],len(segments) >= 2*threads
+    def read(s): return mean_answer([r.read(ohlc[s[0]:s[1]], 1 if many else threads) for r in readers])
+    with ThreadPoolExecutor(threads if many else 1) as pool: yield from zip(segments, pool.map(read, segments))
 
-def _on_gpu(detector, size=2**17):
-    models,right = [deepcopy(m).to(detector.device) for m in detector.models],detector.right_context
+# %% ../../nbs/detection/01_students.ipynb #b7e1f3a8
+_PASS = 2**18 # Bars in one pass of a GPU
+
+def _side_by_side(segments, most):
+    "Stretches in groups of about the same length, each group at most `most` bars when filled up, or one stretch."
+    length,i = np.diff(segments)[:,0],0
+    order = np.argsort(-length, kind='stable')
+    while i < len(order):
+        n = max(most//length[order[i]], 1)
+        yield segments[order[i:i+n]]
+        i += n
+
+def _parts(x, start, end, right, rule, most):
+    "A long stretch in parts: the rows of each, its features (1, 17, T), and how many columns stand before the first row."
+    f,state,done = None,feature_state(),start
+    for a in range(start, end, most):
+        b,ahead = min(a+most, end),min(a+most+right, end)
+        new = series_features(x[done:ahead], state, rule)
+        f,done,before = new if f is None else np.concatenate([f[:,a-2*FULL-done:], new], 1),ahead,min(a-start, 2*FULL)
+        yield np.array([[a, b]]), f[None], before
+
+def _passes(x, segments, detector, threads, most):
+    "What a GPU reads at once: rows of stretches (n, 2), their features (n, 17, T), and columns before the first row."
+    for group in _side_by_side(segments, most):
+        if group[0,1]-group[0,0] > most: yield from _parts(x, *group[0], detector.right_context, detector.swing_rule, most)
+        else: yield group, _features_of(x, group, detector.swing_rule, threads), 0
+
+def _on_gpu(ohlc, segments, detector, threads, most=_PASS):
+    "Rows and their answers, in any order."
+    models = [deepcopy(m).to(detector.device) for m in detector.models]
     @torch.inference_mode()
-    def read(x):
-        f,n,out = series_features(x, swing_rule=detector.swing_rule),len(x),[]
-        for a in range(0, n, size):
-            lo,b = max(a-2*FULL, 0),min(a+size, n)
-            part = torch.from_numpy(f[None,:,lo:b+right]).to(detector.device)
-            out.append(mean_answer([m(part).sigmoid()[0,a-lo:b-lo].cpu().numpy() for m in models]))
-        return np.concatenate(out)
-    return read
+    def read(x, length):
+        there = None if len(x) == 1 else (np.arange(x.shape[2]) < length[:,None])[:,None].astype(np.float32)
+        part = [v if v is None else torch.from_numpy(v).to(detector.device) for v in (x, there)]
+        return mean_answer([m(*part).sigmoid().cpu().numpy() for m in models])
+    passes = _passes(_bars(ohlc), segments, detector, threads, most)
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(next, passes, None)
+        while (found := coming.result()) is not None:
+            coming,(rows,x,before) = pool.submit(next, passes, None),found
+            for (a,b),p in zip(rows, read(x, np.diff(rows)[:,0])): yield (a, b), p[before:before+b-a]
 
 # %% ../../nbs/detection/01_students.ipynb #32793fe6
 def check_once(

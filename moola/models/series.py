@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['SERIES_FEATURES', 'DILATIONS', 'FULL', 'FIELD', 'EPS', 'FeatureState', 'feature_state', 'series_features',
-           'look_ahead', 'SeriesNet']
+           'features_of', 'look_ahead', 'SeriesNet']
 
 # %% ../../nbs/models/08_series.ipynb #f945a310
+from concurrent.futures import ThreadPoolExecutor
 import math
 from typing import NamedTuple
 from numba import njit
@@ -135,6 +136,28 @@ def _bars(ohlc):
     if x.ndim != 2: raise MoolaError(f"ohlc has shape {x.shape}: the bars of a stretch are (n, 4)")
     return x
 
+# %% ../../nbs/models/08_series.ipynb #91c4e6b3
+def features_of(
+    ohlc:np.ndarray, # Bars, (N, 4)
+    stretches:np.ndarray, # Rows [start, end) of each, (n, 2)
+    swing_rule:str='origin', # How swings are confirmed
+    threads:int=1, # Stretches at work at a time
+)->np.ndarray: # (n, 17, longest) float32, zero after the end of a stretch
+    "The features of many stretches."
+    return _features_of(_bars(ohlc), np.asarray(stretches), swing_rule, threads)
+
+def _features_of(x, s, swing_rule, threads):
+    out = np.zeros((len(s), len(SERIES_FEATURES), np.diff(s).max(initial=0)), np.float32)
+    def fill(k): _fill_many(x, s[k], *feature_state(), *rule_numbers(swing_rule), out[k])
+    with ThreadPoolExecutor(threads) as pool: list(pool.map(fill, [slice(k, None, threads) for k in range(threads)]))
+    return out
+
+@njit(cache=True, nogil=True, error_model='numpy')
+def _fill_many(x, stretches, numbers, bars, follow, recent, out):
+    "`_fill` for each stretch, from the state of none."
+    for i in range(len(stretches)):
+        _fill(x[stretches[i, 0]:stretches[i, 1]], numbers.copy(), bars.copy(), follow, recent, out[i])
+
 # %% ../../nbs/models/08_series.ipynb #929c9ba2
 DILATIONS = (1, 2, 4, 8, 16)
 FULL = sum(DILATIONS)  # Most bars that the network can look ahead
@@ -173,9 +196,11 @@ class SeriesNet(nn.Module):
 
     def forward(self,
         x:torch.Tensor, # Features of stretches, (n, 17, T)
+        there:torch.Tensor=None, # 1 where a stretch has a bar and 0 after its end, (n, 1, T); None where all are of length T
     )->torch.Tensor: # Logits, (n, T)
         for conv,norm,d,a in zip(self.blocks, self.norms, DILATIONS, self.ahead):
             y = conv(F.pad(x, (2*d-a, a)))
             y = self.drop(F.relu(norm(y.transpose(1, 2)).transpose(1, 2)))
             x = y if x.shape[1] != self.channels else x + y
+            if there is not None: x = x*there
         return self.head(x.transpose(1, 2))[..., 0]

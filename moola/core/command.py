@@ -120,6 +120,7 @@ def option_help(
     text = re.sub(r'; (?:empty|None) for (.*)', lambda m: '' if default else f' (default: {m[1]})', text.replace('`', ''))
     return (text + (f' (default: {default})' if default else '')).replace('%','%%')
 
+# %% ../../nbs/core/06_command.ipynb #58b7d0b6
 def _field_help(f, text):
     "The help of a field of the config."
     if f.name == 'variant': return option_help(f"{text}: {', '.join(VARIANTS)}", DEFAULT)

@@ -157,6 +157,7 @@ def _weights_of(tasks, base):
     weights = dict(zip(base.tasks, base.task_weights))
     return dict(task_weights=tuple(weights[t] for t in names)) if weights and names and set(names) <= set(weights) else {}
 
+# %% ../../nbs/core/04_config.ipynb #52f5f96b
 def make_config(
     variant:str=DEFAULT, # Name of a variant
     **params, # Fields to override; None leaves the variant's own value

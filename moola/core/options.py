@@ -22,6 +22,7 @@ def base_type(
     first = next((a for a in get_args(annotation) if a is not type(None)), annotation)
     return str if isinstance(first, str) or get_args(first) else first
 
+# %% ../../nbs/core/09_options.ipynb #751b881d
 KINDS = {int: (Integral, 'a whole number'), float: (Real, 'a number'), str: (str, 'text')}
 
 def check_kinds(
@@ -81,6 +82,7 @@ def add_reading(
     "A group of options that say how a file of bars is read."
     add_options(parser.add_argument_group('reading bars'), ReadOptions)
 
+# %% ../../nbs/core/09_options.ipynb #01f8be65
 def reading_of(
     given:dict, # Options by name; those of reading are taken out of it
     bars=True, # The file of bars that they are for; empty where none was named
@@ -93,6 +95,7 @@ def reading_of(
     if out and not bars: raise MoolaError(f"--{next(iter(out)).replace('_','-')} says how a file of bars is read: it goes with --bars")
     return out
 
+# %% ../../nbs/core/09_options.ipynb #46efdfe9
 def _pairs(text):
     "Columns by name: close=Last,open=1."
     pairs = [p.split('=', 1) for p in text.split(',')]

@@ -27,6 +27,7 @@ def ohlc_faults(
     return {'prices are finite': ~(np.isfinite(o) & np.isfinite(h) & np.isfinite(l) & np.isfinite(c)),
             LOW_RULE: ~(l <= np.minimum(o, c)), HIGH_RULE: ~(h >= np.maximum(o, c))}
 
+# %% ../../nbs/data/01_bars.ipynb #e275ef8a
 def ohlc_array(
     bars:pd.DataFrame, # Bars with the four prices
 ) -> np.ndarray:       # Prices, (n, 4), each column in one piece of memory
@@ -58,6 +59,7 @@ def _all_sound(bars):
     for one in (l <= c, h >= o, h >= c): sound &= one
     return bool(sound.all() and h.max() < np.inf and l.min() > -np.inf)
 
+# %% ../../nbs/data/01_bars.ipynb #7680e731
 def _broken(bars):
     "The first rule that is broken, and a mask of the rows that break it."
     if (none := bars.timestamp.isna().to_numpy()).any(): return 'every bar has a time', none

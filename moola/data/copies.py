@@ -43,6 +43,7 @@ def _shapes(ohlc, window, bar):
     high,low = bars[...,1].max(1)[:,None],bars[...,2].min(1)[:,None]
     return ((bars[...,3] - (high+low)/2)/(high-low)).reshape(len(bar), 8, -1).mean(-1)
 
+# %% ../../nbs/data/13_copies.ipynb #1cb3d9e3
 def _risen(shape):
     "Shapes turned until they rise, the anchor that each belongs to, and 1 or -1 for how it was turned."
     slope = shape @ np.linspace(-1, 1, shape.shape[1])
@@ -151,6 +152,7 @@ def window_marks(
     "Marks by which windows can be told again."
     return ''.join(_marks(ohlc)) if len(ohlc) <= _MOST else ''
 
+# %% ../../nbs/data/13_copies.ipynb #ccaba2e4
 def are_marked(
     ohlc:np.ndarray, # Prices, (n, W, 4)
     marks:str, # From window_marks

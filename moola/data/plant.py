@@ -297,6 +297,7 @@ class LabelledBars(NamedTuple):
     spans: np.ndarray  # Rows [start, end) of the labelled expansions, (k, 2) int64, sorted
     block: int         # Bars in a block; intervals come from drawing blocks
 
+# %% ../../nbs/data/12_plant.ipynb #99a70c8d
 def simulate_labelled_bars(
     n:int=60,      # Labelled expansions, one in each 230 bars
     seed:int=0,    # The same seed gives the same bars

@@ -221,6 +221,7 @@ def _assemble(table, t, times, prices, traded, name, decimal):
     own = {} if traded is None else {'symbol': table.iloc[:, traded]}
     return pd.DataFrame({'timestamp': t, **ohlc, **volume, **_rest(table, used), **own}, copy=False)
 
+# %% ../../nbs/data/06_read.ipynb #90b0ef7b
 def _sound(bars, name):
     "Bars in order, checked, and mended where that helps; and what was done."
     bars, said = order_bars(bars, name)

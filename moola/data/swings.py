@@ -67,6 +67,7 @@ def true_range(ohlc, # Bars, (T, 4)
     _true_range(x, tr)
     return tr
 
+# %% ../../nbs/data/09_swings.ipynb #43861adb
 def average_true_range(ohlc, # Bars, (T, 4)
                        ) -> np.ndarray: # ATR, (T,), price units; 0 at the first bar
     "The mean of the last ten true ranges, of fewer while fewer exist."
@@ -140,6 +141,7 @@ def rule_numbers(swing_rule:str, # One of `SWING_RULES`
         raise MoolaError(f"swing_rule {swing_rule!r} is unknown: choose one of {', '.join(SWING_RULES)}")
     return _RULES[swing_rule]
 
+# %% ../../nbs/data/09_swings.ipynb #68247e4c
 def zigzag(ohlc, # Bars, (T, 4)
            swing_rule:str='origin', # One of `SWING_RULES`
            ) -> Swings: # State after each bar

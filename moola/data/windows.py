@@ -84,6 +84,7 @@ def mask(self:Windows)->np.ndarray:
     "Which bars lie in a span, (n, 105) bool."
     return np.array([spans_to_mask(s) for s in self.spans], dtype=bool).reshape(len(self), W)
 
+# %% ../../nbs/data/08_windows.ipynb #2e6deb99
 @patch(as_prop=True)
 def window_type(self:Windows)->np.ndarray:
     "0 consolidation, 1 retracement, -1 where a window's rows disagree or it has none, (n,) int8."

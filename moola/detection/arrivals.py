@@ -32,6 +32,7 @@ def _given(bar, names):
     if isinstance(bar, (Mapping, pd.Series)): return [bar[k] for k in names]
     return [getattr(bar, k) for k in names]
 
+# %% ../../nbs/detection/03_arrivals.ipynb #7d8644ba
 def find_fields(
     bar, # As for read_bar
 )->tuple: # Names of the time, or of date and clock; names of the prices
@@ -47,6 +48,7 @@ def find_fields(
     names = list(fields)
     return tuple(names[i] for i in times), tuple(names[prices[k]] for k in OHLC)
 
+# %% ../../nbs/detection/03_arrivals.ipynb #0de9abd0
 def _stamp(times, value, clock):
     "A time as a `Timestamp`, and in ns."
     try:
@@ -55,6 +57,7 @@ def _stamp(times, value, clock):
     except MoolaError: raise
     except (ValueError, OverflowError, TypeError): raise MoolaError(f"the timestamp {value!r} of a bar is no time, or lies outside the years 1678 to 2261") from None
 
+# %% ../../nbs/detection/03_arrivals.ipynb #0fe831a8
 def read_bar(
     bar, # Time, open, high, low, close: a mapping, a row of a table, or anything with attributes
     times:TimeReader|None=None, # Of the bars before; None for a first one
@@ -148,6 +151,7 @@ class Event:
         return (f"{self.kind} span {self.id}: {self.start_time} to {self.end_time} ({self.bars} bars {self.direction}, probability {self.probability:.3f}), "
                 f"known at {self.known_at}, {self.since_start} bars after its start and {self.since_end} after its end")
 
+# %% ../../nbs/detection/03_arrivals.ipynb #7ca80cb1
 def match_old(
     old:list, # (id, start, end) of the spans before
     new:list, # (start, end) of the spans now

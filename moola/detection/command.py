@@ -35,6 +35,7 @@ def _may_write(path, option):
     except FileNotFoundError: pass
     except OSError as e: raise MoolaError(f"{option} {path.name[:60]}: a file cannot be written to {above}: {e.strerror}") from None
 
+# %% ../../nbs/detection/06_command.ipynb #55480a05
 def check_outputs(
     files:dict, # Files to write by option, None where an option was not given
     bars:str, # The file that is read
@@ -99,6 +100,7 @@ def moola_predict(
     "Find the expansions in a file of bars: a table of spans, and a probability for every bar."
     _predict(**vars(predict_parser().parse_args(argv)))
 
+# %% ../../nbs/detection/06_command.ipynb #9c903620
 def _predict(bars, model, device, overwrite, quiet, out, probabilities, drift, drift_plot, about, chart, **options):
     "Check, compare, scan, write, and report what was found."
     files = check_outputs(dict(out=out, probabilities=probabilities, drift=drift, drift_plot=drift_plot, about=about, chart=chart), bars, overwrite)
@@ -132,6 +134,7 @@ def _report(detector, found, compared, files):
     if len(found.spans): print(f"\nThe best of them:\n{best_spans(found)}")
     print(f"\n{'Written: ' + ', '.join(map(str, files.values())) if files else 'Nothing was written: name a file with --out.'}")
 
+# %% ../../nbs/detection/06_command.ipynb #de5f0a42
 def best_spans(
     found, # A Scan
     n:int=5, # Rows
@@ -141,6 +144,7 @@ def best_spans(
     shown = {c: f'{{:.{d}f}}'.format for c,d in dict(move=found.about['decimals'], move_atr=1, probability=3, confidence=3, type_probability=3, coverage=2).items()}
     return best.to_string(index=False, formatters={k: v for k,v in shown.items() if k in best})
 
+# %% ../../nbs/detection/06_command.ipynb #3eb33d4e
 def _write(files, found, compared, bars, table):
     "Write what was asked for, all or nothing."
     import json
@@ -158,6 +162,7 @@ def _chart(path, bars, found):
     from moola.views.chart import write_chart
     write_chart(path, bars, spans=found.spans, probability=found.probabilities.probability.to_numpy(), threshold=found.about['threshold'])
 
+# %% ../../nbs/detection/06_command.ipynb #3083852e
 def _picture(compared):
     "The comparison as a picture, PNG."
     import io
@@ -181,6 +186,7 @@ def export_parser():
     add_reading(parser)
     return parser
 
+# %% ../../nbs/detection/06_command.ipynb #73484532
 @command(stopped='stopped; nothing was written')
 def moola_export(
     argv:list|None=None, # Words of the command line; None for the program's own
@@ -188,6 +194,7 @@ def moola_export(
     "Write a trained model as an ONNX file: features of a window, or for a student of a stretch of bars, in, the probability of each bar out."
     _export(export_parser().parse_args(argv))
 
+# %% ../../nbs/detection/06_command.ipynb #0947cb37
 def _export(args):
     from moola.detection.export import export_onnx, free_path, onnx_module
     path,reading = free_path(args.file, args.overwrite),reading_of(vars(args), args.bars)

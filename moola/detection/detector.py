@@ -43,6 +43,7 @@ class Detector(Ensemble):
         if patience is None and not self.once and settings.get('to_bar') is None: patience = LIVE
         return kind(self, patience=patience, **settings)
 
+# %% ../../nbs/detection/04_detector.ipynb #ceb27aa8
 def load_predictor(
     model=None, # A run folder, a promoted model's folder or a checkpoint, or a list of these; None for default_model
     device:str='auto', # cpu, cuda, cuda:1, ..., or auto for cuda where there is one

@@ -92,6 +92,7 @@ def _must_agree(runs, what, values):
     other = next((r for r,v in zip(runs, values) if v != values[0]), None)
     if other is not None: raise MoolaError(f"{runs[0]} and {other} differ in {what}, so their networks cannot be averaged")
 
+# %% ../../nbs/detection/01_ensemble.ipynb #f9a8f57f
 def _averaged(kind, models, about, swing_rule, device, runs):
     "One detector: means of thresholds and calibrations, the longest `min_length` and `max_gap`."
     threshold = float(np.mean([c['threshold'] for c in about]))
@@ -102,6 +103,7 @@ def _averaged(kind, models, about, swing_rule, device, runs):
     return kind(models, tuple(about[0]['features']), swing_rule, threshold, min_length, device, [str(r) for r in runs],
                 max_gap, mean('calibration'), about[0]['feature_reference'], mean('span_calibration'))
 
+# %% ../../nbs/detection/01_ensemble.ipynb #1599e3b1
 def _load_students(runs, students, device, kind):
     if not all(students): raise MoolaError(f"{runs[students.index(True)]} is a student and {runs[students.index(False)]} is none: their answers cannot be averaged")
     nets,about = zip(*map(load_student, runs))

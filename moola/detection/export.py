@@ -71,6 +71,7 @@ class MeanStudents(nn.Module):
         "The answers of the exported file."
         return torch.stack([m(features).sigmoid() for m in self.models]).mean(0),
 
+# %% ../../nbs/detection/05_export.ipynb #c371ad2c
 def network_of(
     detector, # A Detector
 )->nn.Module:
@@ -103,6 +104,7 @@ def _torch_export(network, shape, dynamic):
                                      input_names=['features'], output_names=network.outputs).model_proto
     finally: log.setLevel(level)
 
+# %% ../../nbs/detection/05_export.ipynb #457dcdd4
 def onnx_model(
     detector, # A Detector
 ): # `onnx.ModelProto`
@@ -151,6 +153,7 @@ def check_windows(
     if not len(windows): raise MoolaError(f"the bars to check on hold no window: it takes {width} bars without a gap in time")
     return windows[np.linspace(0, len(windows)-1, min(most, len(windows))).astype(int)]
 
+# %% ../../nbs/detection/05_export.ipynb #3975ff46
 def torch_answers(
     detector, # A Detector
     x:np.ndarray, # Features, (n, W, n_features) float32; of students (n, n_features, bars)
@@ -168,6 +171,7 @@ def _check_parts(detector, windows):
     x = np.stack([series_features(o, swing_rule=detector.swing_rule) for o in windows])
     return x[:1],x,x[:,:,:FIELD]
 
+# %% ../../nbs/detection/05_export.ipynb #2f245819
 def check_onnx(
     proto, # `onnx.ModelProto`, or the path of a file
     detector, # A Detector
@@ -201,6 +205,7 @@ def export_onnx(
     write_atomic(path, lambda f: f.write(proto.SerializeToString()))
     return worst
 
+# %% ../../nbs/detection/05_export.ipynb #3bff8d97
 def free_path(
     path, # File to write
     overwrite:bool=False, # May it be there already?

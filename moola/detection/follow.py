@@ -36,6 +36,7 @@ def event_json(
     return json.dumps({k: None if isinstance(v, float) and math.isnan(v) else v if isinstance(v, (int,float,str)) else str(v)
                        for k,v in (asdict(event) | dict(direction=event.direction, window_type=event.window_type)).items()})
 
+# %% ../../nbs/detection/07_follow.ipynb #c7534d95
 def run_command(
     command:str, # Words of a program, which gets the event as JSON on its standard input
     text:str, # From event_json
@@ -45,6 +46,7 @@ def run_command(
     except (OSError, ValueError, subprocess.TimeoutExpired) as e: raise MoolaError(f"--exec {command}: {e}") from None
     if done.returncode: raise MoolaError(f"--exec {command} ended with {done.returncode}")
 
+# %% ../../nbs/detection/07_follow.ipynb #74d58363
 def post(
     address:str, # http or https
     text:str, # From event_json
@@ -74,6 +76,7 @@ def follow_parser():
     parser.add_argument('--once', action='store_true', help='Stop at the end of FILE (default: wait for more)')
     return parser
 
+# %% ../../nbs/detection/07_follow.ipynb #ffe0811e
 @command
 def moola_follow(
     argv:list|None=None, # Words of the command line; None for the program's own
@@ -97,6 +100,7 @@ def _follow(args):
 def _is_parquet(path):
     with open(path, 'rb') as f: return f.read(4) == b'PAR1'
 
+# %% ../../nbs/detection/07_follow.ipynb #39b39f9a
 def _take(stream, chunks, args, kinds, name):
     import pandas as pd
     header = None
@@ -111,6 +115,7 @@ def _take(stream, chunks, args, kinds, name):
             for e in events:
                 if e.kind in kinds and not abs(e.move_atr) < args.min_move_atr: _tell(e, args)
 
+# %% ../../nbs/detection/07_follow.ipynb #fefe2e27
 def _tell(event, args):
     "Print an event, and hand it on."
     text = event_json(event)

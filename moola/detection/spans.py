@@ -43,6 +43,7 @@ def read_hours(
     if a == b or b > 1440: raise MoolaError(f"session is {text!r}: give hours such as 09:30-16:00")
     return a, b
 
+# %% ../../nbs/detection/00_spans.ipynb #087100d3
 def session_of(
     times:pd.Series, # Of the spans' first bars
     hours:tuple|None=None, # From read_hours
@@ -84,6 +85,7 @@ def find_spans(
 
 def _named(which, names): return pd.array(np.array(names, object)[which.astype(int)], dtype='string')
 
+# %% ../../nbs/detection/00_spans.ipynb #791ee315
 def move_in_atr(
     move, # In price units
     atr, # In price units, NaN where there is none

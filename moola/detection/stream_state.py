@@ -34,6 +34,7 @@ def memory(self:Stream)->dict:
     "What is kept beside the bars: nothing, since reading them again gives the rest."
     return {}
 
+# %% ../../nbs/detection/03_stream_state.ipynb #ca2a7261
 @patch
 def refill(self:Stream,
     state:dict, # From the file
@@ -44,6 +45,7 @@ def refill(self:Stream,
 
 def _sum_of(state): return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
 
+# %% ../../nbs/detection/03_stream_state.ipynb #2f440f4a
 @patch
 def save(self:Stream,
     path, # File to write, JSON
@@ -70,6 +72,7 @@ def _read_state(path):
     if state.pop('sha256', None) != _sum_of(state): raise MoolaError(f"{path} is damaged: its checksum is wrong")
     return state
 
+# %% ../../nbs/detection/03_stream_state.ipynb #b8d07c7a
 def load_stream(
     path, # From Stream.save
     detector:Ensemble, # The one that the stream was saved with

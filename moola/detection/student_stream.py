@@ -67,6 +67,7 @@ def finish(self:StudentStream):
     "Answer the last bars of a stretch that ends."
     if self.fed-self.stretch >= FIELD: self.write([s.finish() for s in self.networks])
 
+# %% ../../nbs/detection/03_student_stream.ipynb #36e02280
 @patch
 def end_stretch(self:StudentStream, end, row, bar)->list:
     self.finish()
@@ -110,6 +111,7 @@ def memory(self:StudentStream)->dict:
     states = [{k: _text(v) if isinstance(v, np.ndarray) else v for k,v in s.state().items()} for s in self.networks]
     return dict(students=states, fed=self.fed, window=self.window, answers={k: _text(t[k, t.first, t.end]) for k in ('total','windows','live')}, bar_time=self.time)
 
+# %% ../../nbs/detection/03_student_stream.ipynb #a7a3fdce
 @patch
 def refill(self:StudentStream, state):
     if not self.bar: return Stream.refill(self, state)   # nothing has been read yet

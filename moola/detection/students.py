@@ -65,6 +65,7 @@ def _side_by_side(segments, most):
         yield segments[order[i:i+n]]
         i += n
 
+# %% ../../nbs/detection/01_students.ipynb #fcbf8a1a
 def _parts(x, start, end, right, rule, most):
     "A long stretch in parts: the rows of each, its features (1, 17, T), and how many columns stand before the first row."
     f,state,done = None,feature_state(),start
@@ -74,12 +75,14 @@ def _parts(x, start, end, right, rule, most):
         f,done,before = new if f is None else np.concatenate([f[:,a-2*FULL-done:], new], 1),ahead,min(a-start, 2*FULL)
         yield np.array([[a, b]]), f[None], before
 
+# %% ../../nbs/detection/01_students.ipynb #00b30c26
 def _passes(x, segments, detector, threads, most):
     "What a GPU reads at once: rows of stretches (n, 2), their features (n, 17, T), and columns before the first row."
     for group in _side_by_side(segments, most):
         if group[0,1]-group[0,0] > most: yield from _parts(x, *group[0], detector.right_context, detector.swing_rule, most)
         else: yield group, _features_of(x, group, detector.swing_rule, threads), 0
 
+# %% ../../nbs/detection/01_students.ipynb #0954adee
 def _on_gpu(ohlc, segments, detector, threads, most=_PASS):
     "Rows and their answers, in any order."
     models = [deepcopy(m).to(detector.device) for m in detector.models]
@@ -108,6 +111,7 @@ def check_once(
     if options.right_context not in (None, own):
         raise MoolaError(f"right_context is {options.right_context}: this student looks {own} bars ahead; another look ahead needs another student")
 
+# %% ../../nbs/detection/01_students.ipynb #2f8fe446
 def check_patience(
     patience:int|None, # Bars that have closed after a bar when it is first read
     detector:Ensemble, # Of students

@@ -31,6 +31,7 @@ def alarm_table(
     row,start = np.asarray(row, np.int64),np.asarray(start, np.int64)
     return pd.DataFrame(dict(row=row, start=start, way=_way(bars.close.to_numpy()[row], bars.open.to_numpy()[start])))
 
+# %% ../../nbs/evaluation/12_alarms.ipynb #eaf74b0c
 def raise_alarms(
     bars:pd.DataFrame, # timestamp, open, high, low, close
     detector:Detector,
@@ -57,6 +58,7 @@ def random_alarms(
     row = np.concatenate([np.zeros(0, np.int64), *(rng.choice(rows[hour[r]], copies) for r in alarms.row)])
     return pd.DataFrame(dict(row=row, start=row, way=np.repeat(alarms.way.to_numpy(), copies)))
 
+# %% ../../nbs/evaluation/12_alarms.ipynb #a6865009
 def rule_alarms(
     bars:pd.DataFrame, # timestamp, open, high, low, close
     n:int, # Alarms that are wanted
@@ -72,6 +74,7 @@ def rule_alarms(
     row = _strongest(np.abs(score), n, quiet)
     return pd.DataFrame(dict(row=row, start=row-length+1, way=_way(score[row], 0)))
 
+# %% ../../nbs/evaluation/12_alarms.ipynb #9e8477eb
 def _strongest(score, n, quiet):
     "Rows of the first crossings of the lowest level that has at most n of them."
     found,seen = np.zeros(0, np.int64),np.sort(score[score > 0])[::-1]
@@ -81,6 +84,7 @@ def _strongest(score, n, quiet):
         found = kept
     return found
 
+# %% ../../nbs/evaluation/12_alarms.ipynb #473e65bf
 def _crossings(score, level, quiet):
     "Rows at or above a level, each more than `quiet` bars after the one before."
     kept = []
@@ -110,6 +114,7 @@ def after_alarms(
     worst = [(low[r+1:r+far+1].min()-close[r] if w > 0 else close[r]-high[r+1:r+far+1].max()) if r+far < end[r] else np.nan for r,w in zip(row, way)]
     return pd.DataFrame(out | dict(against=np.minimum(np.array(worst, float), 0)/size))
 
+# %% ../../nbs/evaluation/12_alarms.ipynb #90415f0c
 def _by_stretch(bars):
     "ATR at each bar, and the row at which its stretch without a gap ends."
     atr,end = np.zeros(len(bars)),np.zeros(len(bars), np.int64)
@@ -123,6 +128,7 @@ def _label_at(alarms, spans):
     near = np.minimum(at, len(spans)-1)
     return np.where((at < len(spans)) & (spans[near,0] <= alarms.row.to_numpy()), near, -1) if len(spans) else np.full(len(alarms), -1)
 
+# %% ../../nbs/evaluation/12_alarms.ipynb #303060a0
 def _left(open, close, row, which, spans):
     "Share of the labelled move that is still to come, and the size of that move; NaN for false alarms."
     left,whole = np.full((2, len(row)), np.nan)
@@ -181,6 +187,7 @@ def score_alarms(
     rows = [row for k,a in after.items() for row in _score_rows(k, a, len(first) if k == BESIDE[0] else len(a))]
     return AlarmScores(pd.DataFrame(rows), after, len(np.unique(day)))
 
+# %% ../../nbs/evaluation/12_alarms.ipynb #2a9dfb87
 def _score_rows(system, after, n):
     "A row of the table for each measure."
     for m in MEASURES:

@@ -57,6 +57,7 @@ def _table_ends(times, table, name):
     if missing := {'start_time','end_time'}-set(table): raise MoolaError(f"{name} has no column {min(missing)}: labels have start_time and end_time, or are labelled windows")
     return np.stack([_rows_of(times, _as_times(table[k], f'{name}: {k}'), name) for k in ('start_time','end_time')], 1)
 
+# %% ../../nbs/evaluation/13_bars.ipynb #842fc16d
 def _as_times(column, name):
     "A column as times; raises `MoolaError` for one that cannot be read."
     zoned = not pd.api.types.is_datetime64_any_dtype(column) and bool(column.astype(str).str.contains(r'\d(?:Z|[+-]\d\d:?\d\d)$').any())
@@ -65,6 +66,7 @@ def _as_times(column, name):
     if times.isna().any(): raise MoolaError(f"{name} is missing in row {int(np.flatnonzero(times.isna())[0])}")
     return times
 
+# %% ../../nbs/evaluation/13_bars.ipynb #2a740237
 def _rows_of(times, wanted, name):
     "The row of each time; raises `MoolaError` for one that no bar has."
     if (wanted.tz is None) != (times.tz is None):
@@ -123,6 +125,7 @@ def _event_f1(found, spans):
     hits = len(match_spans(spans, found[['start_bar','end_bar']].to_numpy()+[0, 1], .5)) if len(found) and len(spans) else 0
     return 2*hits/max(len(spans)+len(found), 1)
 
+# %% ../../nbs/evaluation/13_bars.ipynb #45ac59d6
 def _at_half(bars, p, t, ok, days, about):
     "The threshold that marks half of the labelled bars, and the spans a day that then touch none."
     half = float(np.clip(np.sort(p[ok & t])[::-1][((ok & t).sum()-1)//2], 1e-6, 1))
@@ -187,6 +190,7 @@ def evaluate_bars(
             alarms[system] = raise_alarms(table, d, progress, patience=k, threshold=found[name]['threshold'], **own)
     return found, score_alarms(table, spans, alarms)
 
+# %% ../../nbs/evaluation/13_bars.ipynb #356cdfc5
 def _by_name(models, device):
     "A detector for each model, by a name that no other has."
     out = {}

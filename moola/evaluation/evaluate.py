@@ -177,6 +177,7 @@ def _decided(systems, judged)->tuple[str, str]: # The answer, and its sentence
     if not chance: return 'undecided', 'Undecided: there is no chance level beside it.'
     return decide(draws['model'], chance, rivals, judged.blocks, judged.target.sum(1))[:2]
 
+# %% ../../nbs/evaluation/07_evaluate.ipynb #266f5d4d
 def _found(
     study:_Study, # What was trained
     plan:Plan, # The plan

@@ -57,6 +57,7 @@ def settings_of(
     own = {k: v for k,v in asdict(config).items() if k not in but}
     return own | (dict(background=background_of(config).sha256) if config.background or config.teachers else {})
 
+# %% ../../nbs/evaluation/02_networks.ipynb #cd31101f
 def job_key(
     config:TrainConfig, # With its seed
     windows:Windows, # From fold_data

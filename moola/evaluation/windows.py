@@ -37,6 +37,7 @@ def _seen(model, windows):
         raise MoolaError(f"{model} has learned from these very windows, and does not say from which: name the folder of its run, or score it on others")
     return np.zeros(len(windows), bool)
 
+# %% ../../nbs/evaluation/14_windows.ipynb #6e6ca54c
 def unseen_windows(
     models:list, # Runs, students or checkpoints
     windows:Windows, # Labelled windows

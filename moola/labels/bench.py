@@ -39,6 +39,7 @@ def _ids(
         ids.append(hashlib.sha256(repr((k, seen[k])).encode()).hexdigest()[:16])
     return ids
 
+# %% ../../nbs/labels/02_bench.ipynb #aa5fedf4
 def _with_own_columns(
     table:pa.Table, # As a file has it
     name:str, # Of the file
@@ -52,6 +53,7 @@ def _with_own_columns(
         table = table.append_column(c, column) if at < 0 else table.set_column(at, c, column)
     return table
 
+# %% ../../nbs/labels/02_bench.ipynb #45306e4d
 def _read(
     path:Path, # Which may not be there yet
 )->tuple: # The table, and the stamp of the file; None where there is no file
@@ -134,6 +136,7 @@ def _keep_backup(self:LabelStore):
     self.backup = self.path.with_name(f'{self.path.stem}.{now}.backup{self.path.suffix}')
     shutil.copy2(self.path, self.backup)
 
+# %% ../../nbs/labels/02_bench.ipynb #b83373f1
 @patch
 def _save(self:LabelStore):
     "Write all rows; called with the lock held."
@@ -142,6 +145,7 @@ def _save(self:LabelStore):
     write_atomic(self.path, lambda f: pq.write_table(table, f))
     self.seen = _stamp(self.path.stat())
 
+# %% ../../nbs/labels/02_bench.ipynb #4efd8a8a
 @patch
 def _put(self:LabelStore,
     id:str, # Of a row
@@ -163,6 +167,7 @@ def _require(self:LabelStore, id):
     if id in self.rows: return
     raise MoolaError(f"there is no label {id} in {self.path.name}: it may have been removed elsewhere.")
 
+# %% ../../nbs/labels/02_bench.ipynb #6d3d9b6f
 @patch
 def _do(self:LabelStore, id, values):
     before = self._put(id, values)
@@ -181,6 +186,7 @@ def add(self:LabelStore,
         self.sync()
         return self._do(id, values)
 
+# %% ../../nbs/labels/02_bench.ipynb #fa513a98
 @patch
 def change(self:LabelStore,
     id:str, # Of a row
@@ -192,6 +198,7 @@ def change(self:LabelStore,
         self._require(id)
         return self._do(id, values)
 
+# %% ../../nbs/labels/02_bench.ipynb #e0f4a82f
 @patch
 def remove(self:LabelStore,
     id:str, # Of a row
@@ -215,6 +222,7 @@ def undo(self:LabelStore)->str|None: # The id of the row; None where nothing is 
     self.undone.append(self.done.pop())
     return id
 
+# %% ../../nbs/labels/02_bench.ipynb #aec8edb6
 @patch
 def redo(self:LabelStore)->str|None: # The id of the row; None where nothing is left to redo
     "Make the last change that was taken back."

@@ -63,6 +63,7 @@ def _get(self):
     if url.path != '/': return self.refuse(404, 'There is nothing here.')
     self.reply(200, bench_page(self.server.bench).encode(), 'text/html; charset=utf-8')
 
+# %% ../../nbs/labels/04_command.ipynb #82623453
 def _post(self):
     "A message to the bench."
     size = self.headers.get('Content-Length', '')
@@ -102,6 +103,7 @@ def _kept(
     home = Path(os.environ.get('XDG_STATE_HOME') or Path.home()/'.local'/'state')
     return home/'moola'/f'bench-{hashlib.sha256(str(Path(labels).resolve()).encode()).hexdigest()[:16]}.json'
 
+# %% ../../nbs/labels/04_command.ipynb #8c6043f4
 _LASTS = 86_400 # seconds for which an address is kept
 
 def _keep(place, server):
@@ -172,6 +174,7 @@ def _bench(bars, labels, model, labeller, stride, gaps, name, **given):
     if bars is None: return Bench(read_windows(labels), labels, labeller=labeller, name=name or Path(labels).stem)
     return Bench(bars, labels, _Later(model) if model else None, labeller, stride=stride or W, gaps=gaps, name=name, reading=reading_of(given))
 
+# %% ../../nbs/labels/04_command.ipynb #4ab8e8e7
 class _Later:
     "A detector that is loaded when it is first asked."
     def __init__(self, model): self.model = None if model == ['default'] else model
@@ -195,12 +198,14 @@ def moola_label(
     if check: print(_checked(given['labels'], server.address))
     _serve(server, quiet or check)
 
+# %% ../../nbs/labels/04_command.ipynb #5ddda086
 def _checked(path, address=''):
     "What label_health finds, as text."
     from moola.labels.health import health_words, label_health
     if not Path(path).is_file(): raise MoolaError(f"there is no file {path} to check.")
     return health_words(label_health(path), Path(path).name, address)
 
+# %% ../../nbs/labels/04_command.ipynb #1ee02377
 def _serve(server, quiet):
     "Until Ctrl-C."
     bench = server.bench

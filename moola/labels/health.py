@@ -44,6 +44,7 @@ def find_conflicts(
 def _bars(span): return f'{span[0]} to {span[1]-1}'
 def _ends(spans): return int(spans[:,0].min()), int(spans[:,1].max())-1
 
+# %% ../../nbs/labels/08_health.ipynb #60d57ba5
 def _apart(windows, link):
     "Spans in the overlap of two windows that have no partner in the other."
     shift,ends = link.lag,(max(link.lag, 0), min(link.lag, 0)+W)
@@ -88,6 +89,7 @@ def _foldable(windows):
     if windows.timestamp is None or not np.isnat(windows.timestamp).any(): return windows
     return replace(windows, rows=windows.rows.drop(columns='timestamp'), background=None)
 
+# %% ../../nbs/labels/08_health.ipynb #9ecafac6
 def out_of_fold(
     windows:Windows, # Labelled windows
     folds:int=5, # Parts, by time where that is known
@@ -112,6 +114,7 @@ def suspect_bars(
     p = np.clip(np.asarray(prob, float).ravel(), 1e-6, 1-1e-6)
     return find_label_issues(target.ravel().astype(int), np.stack([1-p, p], 1), filter_by='confident_learning', n_jobs=1).reshape(target.shape)
 
+# %% ../../nbs/labels/08_health.ipynb #6bb8ab57
 def find_errors(
     windows:Windows, # Labelled windows
     prob:np.ndarray|None=None, # Out-of-fold probabilities, (n, W); None for out_of_fold
@@ -150,6 +153,7 @@ def _styles(windows):
         out.append((b-a, float(np.minimum(move, 1e3)), size[max(a-10, 0):max(a, 1)].mean()/max(size.mean(), 1e-12)))
     return pd.DataFrame(out, columns=['length','move','range before'])
 
+# %% ../../nbs/labels/08_health.ipynb #705b9bcc
 def find_drift(
     windows:Windows, # Labelled windows
 )->list: # Rows of label_health
@@ -182,6 +186,7 @@ def agreement(
                 boundary=float(np.median([abs(s-t) for s,t in pairs])) if pairs else np.nan,
                 kappa=float((same-luck)/(1-luck)) if luck < 1 else np.nan)
 
+# %% ../../nbs/labels/08_health.ipynb #5690531f
 def _hands(windows):
     "Spans of each labeller by window, those without an expansion too."
     rows = [(l, w, a, b+1) for l,w,a,b in zip(windows.rows.get('labeller', []), windows.window, windows.rows.expansion_start, windows.rows.expansion_end)]
@@ -193,6 +198,7 @@ def _hands(windows):
         if a is not None: spans.append((a, b))
     return out
 
+# %% ../../nbs/labels/08_health.ipynb #b984b832
 def find_disagreement(
     windows:Windows, # Labelled windows; the column labeller says whose each row is
 )->list: # Rows of label_health

@@ -86,6 +86,7 @@ def _take_windows(self:Bench, windows):
     self.starts,self.ids = np.arange(len(windows))*W,list(windows.ids)
     if not len(windows): raise MoolaError("there are no windows to label.")
 
+# %% ../../nbs/labels/03_label.ipynb #b34bf36a
 @patch
 def _cut(self:Bench, bars, starts, stride, gaps, reading):
     table = read_bars(bars, **reading) if isinstance(bars, (str, Path)) else as_bars(bars)
@@ -99,6 +100,7 @@ def _cut(self:Bench, bars, starts, stride, gaps, reading):
         raise MoolaError(f"no window of {W} bars without a gap begins at row {wrong[0]}.")
     self.ids = _window_ids(self.bars, self.starts, self.name)
 
+# %% ../../nbs/labels/03_label.ipynb #2673cb9c
 @patch
 def _columns(self:Bench):
     "Columns that a file of labels gets from bars."
@@ -127,6 +129,7 @@ def rows(self:Bench)->list: # id, w (the window's place), first and last bar, la
     self.seen = seen
     return [r for _,r in seen.values() if r]
 
+# %% ../../nbs/labels/03_label.ipynb #15a9fe58
 @patch
 def _shown(self:Bench, id, row):
     r = row.select(_SHOWN).to_pylist()[0]
@@ -145,6 +148,7 @@ def _values(self:Bench, values):
     known = ('first','last','label','quality','note')
     return {_NAMES.get(k, k): v for k,v in values.items() if k in known}
 
+# %% ../../nbs/labels/03_label.ipynb #c364d3d8
 @patch
 def _window(self:Bench, w):
     "What a new row holds of its window."
@@ -168,6 +172,7 @@ def _remove(self:Bench, id): self.store.remove(id)
 def _dismiss(self:Bench, id, w, bars):
     self._add(id, w, dict(note='dismissed suggestion of bars {} to {}'.format(*bars)))
 
+# %% ../../nbs/labels/03_label.ipynb #fb07af3a
 @patch
 def _nothing(self:Bench, id, w):
     "One row without bars in the place of the window's spans."
@@ -209,6 +214,7 @@ def _suggest(self:Bench):
     self.suggest = found
     return dict(suggestions=[dict(span=s, label=k) for s,k in zip(spans, kinds)])
 
+# %% ../../nbs/labels/03_label.ipynb #c35b7203
 @patch
 def _similar(self:Bench, first, last):
     "Look-alikes of a span given by its rows, both inside, best first."
@@ -219,7 +225,6 @@ def _similar(self:Bench, first, last):
                        for r in found.itertuples()])
 
 _ALIKE = 20 # Look-alikes of a span
-
 
 # %% ../../nbs/labels/03_label.ipynb #65a6d7ce
 @patch

@@ -38,6 +38,7 @@ def _top(values, bars=10):
     "The mean of the ten largest values of each window."
     return np.sort(values, axis=-1)[...,-bars:].mean(-1)
 
+# %% ../../nbs/labels/07_propose.ipynb #cce2b668
 def uncertainty(
     prob:np.ndarray, # Probabilities of each network, (networks, n, W)
 )->np.ndarray: # (n,) bits
@@ -85,6 +86,7 @@ def _shares_bars(ohlc, other):
     flat = (other[...,1] == other[...,2])[:,2:] # bars without a range are alike everywhere
     return np.isin(runs(ohlc), runs(other)[~flat]).any(1)
 
+# %% ../../nbs/labels/07_propose.ipynb #eabf6c65
 def touches(
     ohlc:np.ndarray, # Windows that may be proposed, (n, W, 4)
     times:np.ndarray, # Time of each one's first bar, (n,) datetime64
@@ -100,6 +102,7 @@ def touches(
     out[links.a.to_numpy(int)[links.a < len(ohlc)]] = True
     return out
 
+# %% ../../nbs/labels/07_propose.ipynb #ae96f3d8
 def held_out(
     run, # A run folder, or a Run
 )->tuple[Windows, int, pd.Timedelta]: # Its validation and test windows, the bars that it keeps free around them, and the length of a bar
@@ -116,6 +119,7 @@ def _strata(table):
     day = table.source + table.timestamp.dt.strftime('%Y-%m-%d')
     return [(pd.factorize(k)[0], share) for k,share in ((day,2), (table.source,1.5), (third,1.5))]
 
+# %% ../../nbs/labels/07_propose.ipynb #4e476538
 def pick_spread(
     order:np.ndarray, # Rows, best first
     strata:list, # Of (number of each row's stratum, times its even share that it may give)
@@ -148,6 +152,7 @@ def _candidates(bars, gaps):
             volatility=((x[...,1]-x[...,2])/np.maximum(abs(x[...,3]), 1e-12)).mean(1))))
     return pd.concat(rows, ignore_index=True), np.concatenate(ohlc), stretches
 
+# %% ../../nbs/labels/07_propose.ipynb #0ac4a785
 def _values(by, table, ohlc, stretches, prob, labelled, seed, progress):
     "What each window is worth by a strategy."
     if by == 'rule': return hindsight_spans(ohlc)[2]
@@ -197,12 +202,14 @@ def propose(
     values = {k: _values(k, table, ohlc, stretches, prob, labelled, seed, progress) for k in _parts_of(by, prob, labelled)}
     return _proposed(table, by, values, n, 1. if by == 'random' else random_share, seed)
 
+# %% ../../nbs/labels/07_propose.ipynb #e0f55e45
 def _read(model, ohlc):
     "Probabilities of each network, (networks, n, W)."
     if callable(model): return np.asarray(model(ohlc), float)
     detector = model if isinstance(model, Ensemble) else load_ensemble(model)
     return np.stack([predict_windows(ohlc, replace(detector, models=[m])) for m in detector.models])
 
+# %% ../../nbs/labels/07_propose.ipynb #55d5ffaa
 def _proposed(table, by, values, n, share, seed):
     "The table of what was picked."
     strata,(order,why) = _strata(table),_ranked(by, values)
@@ -213,6 +220,7 @@ def _proposed(table, by, values, n, share, seed):
     score = [float(values[k][i]) if k in values else np.nan for i,k in zip(rows, told)]
     return table.iloc[rows].assign(why=told, score=score).sort_values(['source','start_bar'], ignore_index=True)
 
+# %% ../../nbs/labels/07_propose.ipynb #6f5e988d
 def _free(table, ohlc, stretches, labelled, run):
     "Rows that may be proposed."
     times = pd.DatetimeIndex(pd.to_datetime(table.timestamp, utc=True)).tz_convert(None).to_numpy('datetime64[ns]')

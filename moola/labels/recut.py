@@ -50,6 +50,7 @@ def cut_labelled(
     ohlc = bars[OHLC].to_numpy('float64')[starts[:,None] + np.arange(W)]
     return Windows(ids, ohlc, out, window, _bare(ids, bars.timestamp.iloc[starts], window))
 
+# %% ../../nbs/labels/05_recut.ipynb #84dab877
 def _bare(ids, times, window):
     "Rows of the windows without a span; they keep their times."
     bare = np.setdiff1d(np.arange(len(ids)), window)
@@ -66,6 +67,7 @@ _PRICES = 1e-6 # Largest difference of a price, as a share of it
 
 def _naive(times): return pd.DatetimeIndex(times).tz_convert(None) if pd.DatetimeIndex(times).tz else pd.DatetimeIndex(times)
 
+# %% ../../nbs/labels/05_recut.ipynb #34689ad1
 def locate_windows(
     windows:Windows, # Labelled windows with times
     bars:pd.DataFrame, # Bars with a timestamp column
@@ -89,6 +91,7 @@ def _nearest(times, t):
     i = min(int(np.searchsorted(times, t)), len(times)-1)
     return i-1 if i and t-times[i-1] <= times[i]-t else i
 
+# %% ../../nbs/labels/05_recut.ipynb #c954afb0
 def _why_not(ohlc, bars, times, row, end, t, near):
     "Why a window isn't the bars from `row` on; '' where it is."
     if np.isnat(t): return 'it has no time'
@@ -146,6 +149,7 @@ def _need_all(windows, at):
     if not len(bad): return
     raise MoolaError(f"{len(bad):,} of {len(windows):,} windows aren't in these bars; first {windows.ids[bad[0]]}: {at.why[bad[0]]}; skip=True leaves them out")
 
+# %% ../../nbs/labels/05_recut.ipynb #781ad1f1
 def _named(out, windows, base, offset):
     "The copies under their own names."
     ids = np.array([f'{windows.ids[b]}@{o:+d}' for b,o in zip(base, offset)])

@@ -33,6 +33,7 @@ class Shapes(NamedTuple):
     bars: np.ndarray # In each, (k,)
     lead: np.ndarray # Those before the span, (k,)
 
+# %% ../../nbs/labels/06_similar.ipynb #f5e3f946
 def span_shapes(
     close:np.ndarray, # Closes of a stretch, (n,)
     span, # First bar and the one after the last
@@ -136,6 +137,7 @@ def _read_states(ohlc, starts, detector, batch=128):
         with torch.inference_mode(): out.append(torch.cat([m.encode(x) for m in reader.models], -1).cpu().numpy())
     return np.concatenate(out)
 
+# %% ../../nbs/labels/06_similar.ipynb #92e51969
 def _span_states(s, spans, detector):
     "The states around each span, (n, places, states); and which spans lie in a stretch that holds a window."
     segment = s.segments[np.searchsorted(s.segments[:,0], spans[:,0], 'right')-1]
@@ -183,6 +185,7 @@ def _by_shape(stretches, of, span, shapes, n, threads, progress):
             found += [(name, *m) for m in _best_first(distance, which, shapes, taken, n)]
     return found
 
+# %% ../../nbs/labels/06_similar.ipynb #83c0222d
 def similar(
     bars, # A table, a file, a folder of files, a list of these, or a dictionary of them by name
     span, # First row of the span and the one after its last

@@ -72,6 +72,7 @@ def spans_in(
         where,spans = where[long],spans[long]
     return spans, mean_of_spans(prob, spans), where
 
+# %% ../../nbs/metrics/04_decode.ipynb #a830d597
 def _marked_runs(marked, stretches):
     "Runs of marked bars that begin and end with their stretch at the latest, (k, 2), and the stretch of each."
     edge,m = np.zeros(len(marked)+1, bool),np.zeros(len(marked)+2, bool)

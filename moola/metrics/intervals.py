@@ -26,6 +26,7 @@ def _levels(p):
     if len(levels) > _LEVELS: levels = np.quantile(levels, np.linspace(0, 1, _LEVELS), method='nearest')
     return levels[::-1]
 
+# %% ../../nbs/metrics/03_intervals.ipynb #32c82b5e
 def _ranked(t, p):
     "Average precision as a function of weights."
     levels = _levels(p[t])
@@ -247,6 +248,7 @@ def _why_none(ja, jb, fixed):
     if seeded and max(seeded) < 2: return 'no verdict from one network a recipe: train several seeds'
     return '' if np.isfinite([*ja.value, *jb.value]).all() else 'no verdict: a network has no score'
 
+# %% ../../nbs/metrics/03_intervals.ipynb #e8ad1ce5
 def _compared(metric, ja, jb, fixed, confidence):
     "One metric of two recipes, not yet corrected and without its verdict."
     difference,se,df = _recipe_difference(ja, jb, fixed)

@@ -54,6 +54,7 @@ class PRF(NamedTuple):
     f1: float
     def __repr__(self): return f'PRF(precision={np.round(self.precision, 3)}, recall={np.round(self.recall, 3)}, f1={np.round(self.f1, 3)})'
 
+# %% ../../nbs/metrics/01_scores.ipynb #f3336863
 def counts_prf(
     tp, # Marked bars inside a span, any shape
     fp, # Marked bars outside, same shape

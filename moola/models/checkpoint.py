@@ -84,6 +84,7 @@ class Calibration(_Part):
     b:Number
     windows:Annotated[int, Field(ge=1)] # Validation windows that it was fitted on
 
+# %% ../../nbs/models/06_checkpoint.ipynb #d8527acc
 class _FeatureShape(_Part):
     "One feature over the training windows, from `moola.data.drift.describe_feature`."
     edges:list[Number]

@@ -20,6 +20,7 @@ def fma(context, a, b, c):
     def build(context, builder, signature, args): return builder.fma(*args)
     return types.float32(types.float32, types.float32, types.float32), build
 
+# %% ../../nbs/models/04_exact.ipynb #4a0c7eaa
 @intrinsic
 def _power_of_two(context, n):
     "2**n for a whole n from -126 to 127, by its bits."
@@ -60,6 +61,7 @@ def _add_one(w, v, g):
         a, b, c, d = v[k], v[k+1], v[k+2], v[k+3]
         for j in range(len(g)): g[j] = fma(w[k+3, j], d, fma(w[k+2, j], c, fma(w[k+1, j], b, fma(w[k, j], a, g[j]))))
 
+# %% ../../nbs/models/04_exact.ipynb #42456306
 @njit(cache=True, nogil=True, error_model='numpy')
 def _add_four(w, v, g):
     "The same for v (4, K) and g (4, G), so that each weight is loaded once."
@@ -84,6 +86,7 @@ def _add(w, v, g):
     if len(v) == 4: _add_four(w, v, g)
     else: _add_one(w, v[0], g[0])
 
+# %% ../../nbs/models/04_exact.ipynb #e0c4c34c
 @njit(cache=True, nogil=True, error_model='numpy')
 def _gates(g, c, h):
     "From gates (n, 4 H) to the next cell state and output, (n, H) each."
@@ -115,6 +118,7 @@ def _padded(a, shape):
     out[tuple(slice(n) for n in a.shape)] = a
     return np.ascontiguousarray(out.reshape(*shape[:-2], -1)) if len(shape) > 1 else out
 
+# %% ../../nbs/models/04_exact.ipynb #0707b4d5
 def _direction(lstm, layer, suffix, rows, width):
     "Weights of one direction; `rows` says where in its padded input each of its inputs stands."
     w_ih,w_hh,b_ih,b_hh = (getattr(lstm, f'{n}_l{layer}{suffix}').detach().cpu().numpy() for n in ('weight_ih','weight_hh','bias_ih','bias_hh'))

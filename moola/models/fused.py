@@ -55,6 +55,7 @@ def _tanh(x, FAST:constexpr):
 @_jit
 def _sigmoid(x, FAST:constexpr): return .5*_tanh(.5*x, FAST) + .5
 
+# %% ../../nbs/models/03_fused.ipynb #4a42ce1c
 @_jit
 def _forward_kernel(
     x, # Inputs, (K, T, B, F)
@@ -198,6 +199,7 @@ def _bmm32(a, b):
         except TypeError: pass
     return torch.bmm(a, b).float()
 
+# %% ../../nbs/models/03_fused.ipynb #05b042ae
 class _Fused(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, w_ih, w_hh):
@@ -227,6 +229,7 @@ class _Fused(torch.autograd.Function):
             dw_hh.append(_bmm32(g, hs[:,d,first:first+n].flatten(1, 2)))
         return dx, torch.stack(dw_ih, 1), torch.stack(dw_hh, 1)
 
+# %% ../../nbs/models/03_fused.ipynb #a1fe9b4f
 def fused_bilstm(
     x:Tensor, # Inputs, (K, W, batch, n_features)
     w_ih:Tensor, # Input weights, (K, 2, 4 hidden, n_features)
@@ -252,6 +255,7 @@ def can_fuse(
     room = getattr(gpu, 'shared_memory_per_block_optin', 0)
     return gpu.major >= 8 and n_features < 64 and hidden <= 128 and room >= 8*_power(hidden)**2 + 48*1024
 
+# %% ../../nbs/models/03_fused.ipynb #eb8b461d
 def bilstm(
     x:Tensor, # Inputs, (K, W, batch, n_features)
     w_ih:Tensor, # Input weights, (K, 2, 4 hidden, n_features)

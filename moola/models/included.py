@@ -21,6 +21,7 @@ def holds_model(
     "Does `folder` hold a production model?"
     return (Path(folder)/MODEL).is_file()
 
+# %% ../../nbs/models/07_included.ipynb #67fcf1c9
 def included_model(
     name:str='recommended', # One of INCLUDED
 )->Path: # It may not be there

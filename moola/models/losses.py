@@ -48,6 +48,7 @@ def ptr_loss(
     "Huber loss of center and length."
     return F.huber_loss(ptr, target, delta=delta, reduction='none')
 
+# %% ../../nbs/models/02_losses.ipynb #d3c213e8
 def _countdown_loss(
     target:Tensor, # Countdown in [0, 1], (batch, W)
     countdown:Tensor, # The same, predicted

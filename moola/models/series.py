@@ -146,6 +146,7 @@ def features_of(
     "The features of many stretches."
     return _features_of(_bars(ohlc), np.asarray(stretches), swing_rule, threads)
 
+# %% ../../nbs/models/08_series.ipynb #51376ce5
 def _features_of(x, s, swing_rule, threads):
     out = np.zeros((len(s), len(SERIES_FEATURES), np.diff(s).max(initial=0)), np.float32)
     def fill(k): _fill_many(x, s[k], *feature_state(), *rule_numbers(swing_rule), out[k])

@@ -66,6 +66,7 @@ def _bar_head(p, name, h):
     y = (h.flatten(2, 3) @ w.to(h.dtype)).float().sum(1).unflatten(1, h.shape[2:4]).squeeze(-1)
     return (y + p[f'{name}.bias'][:,:,None]).transpose(1, 2)
 
+# %% ../../nbs/models/05_stacked.ipynb #dd00af5f
 def jade_many(
     p:dict[str, Tensor], # Parameters by name, (K, *shape)
     x:Tensor, # Features, (K, batch, W, n_features)

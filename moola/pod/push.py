@@ -114,6 +114,7 @@ def _check_data(
     read_windows(full)
     return full.resolve()
 
+# %% ../../nbs/pod/07_push.ipynb #84045f85
 def _check_background(
     config:TrainConfig, # Its background
 )->list[Path]: # The files, here

@@ -29,6 +29,7 @@ def portable(
 
 def _score_record(evidence): return dict(source=evidence.source, words=evidence.words, scores={k: s._asdict() for k,s in evidence.scores.items()})
 
+# %% ../../nbs/release/02_card.ipynb #6a36347c
 def describe_model(
     run, # A Run
     checkpoint:dict, # From portable
@@ -61,6 +62,7 @@ def _detail_rows(a):
             ['trained', f"variant {a['variant']}, seed {c['seed']}, epoch {a['epoch']} of {a['epochs']}" + (', once more, on all labels of its run' if a.get('refit') else '')],
             ['code', f"moola {a['versions'].get('moola', '')}{commit}"], ['promoted', a['promoted']]]
 
+# %% ../../nbs/release/02_card.ipynb #33c1b65d
 def _data_words(d):
     parts = ', '.join(f'{n} {k}' for k,n in d['split'].items() if n)
     split = 'blocks of time' if d['split_by_time'] else 'random groups'
@@ -79,6 +81,7 @@ def _score_rows(evaluation):
     rows = [[s['words'], *(number(s[k]) for k in ('value','low','high','chance')), s['chance_words']] for s in evaluation['scores'].values()]
     return [['score','value','lower end','upper end','chance level','of'], *rows]
 
+# %% ../../nbs/release/02_card.ipynb #8d8c3534
 def _limit_lines(a):
     if a['data']['path'].startswith('simulated'):
         yield "It has seen simulated windows only, and its scores say nothing about real markets: train on labels of your own before you use it there."

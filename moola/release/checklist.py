@@ -40,6 +40,7 @@ class Bound(NamedTuple):
         ends = '(too few sessions for an interval)' if self.low != self.low else f'[{self.low:.3f}, {self.high:.3f}]'
         return f'{self.words} = {self.value:.3f} {ends}{beside}'
 
+# %% ../../nbs/release/01_checklist.ipynb #178760c6
 @dataclass(frozen=True)
 class Evidence:
     "Scores on windows that nothing was chosen on, and where they come from."
@@ -63,6 +64,7 @@ def check_same(
     if evaluation.data['data']['sha256'] != run.metadata['data']['sha256']:
         raise MoolaError(f"{where} evaluated other windows than {run.folder} was trained on")
 
+# %% ../../nbs/release/01_checklist.ipynb #ffe1c80d
 def evaluation_evidence(
     evaluation, # An Evaluation
 )->Evidence:
@@ -89,6 +91,7 @@ def _decided(run):
     try: return decide_given(run, run_windows(run))[:2]
     except MoolaError as e: return 'undecided', f'Undecided: nothing could be compared, as {e}.'
 
+# %% ../../nbs/release/01_checklist.ipynb #ce12bfd3
 def test_evidence(
     run, # A Run with test windows
 )->Evidence:
@@ -119,6 +122,7 @@ class Check(NamedTuple):
     forcible: bool=True # May --force pass over it?
     def __repr__(self): return f"{'pass' if self.passed else 'FAIL'}  {self.name}: {self.reason}"
 
+# %% ../../nbs/release/01_checklist.ipynb #81ed81f0
 def check_end(
     run, # A Run
 )->Check:
@@ -127,6 +131,7 @@ def check_end(
     ended = m['status'] == 'finished' and m['epochs_done'] == c.epochs
     return Check('trained to the end', ended, f"{m['status']} after {m['epochs_done']} of {c.epochs} epochs")
 
+# %% ../../nbs/release/01_checklist.ipynb #40718b86
 def check_artifacts(
     run, # A Run
 )->Check:
@@ -139,6 +144,7 @@ def check_artifacts(
     if rows != done: return Check(name, False, f"epoch_metrics.csv has {rows} epochs, not {done}")
     return Check(name, True, f"{len(files)} files, {rows} epochs in the tables")
 
+# %% ../../nbs/release/01_checklist.ipynb #0f5cf5c3
 def check_training(
     run, # A Run with all files
 )->Check:
@@ -151,6 +157,7 @@ def check_training(
     return Check(name, bool(sound), f"losses finite, gradient norms from {g.min():.2g} to {g.max():.2g}, " +
                  (f"inside {VANISHING:g} to {EXPLODING:g}" if sound else f"not inside {VANISHING:g} to {EXPLODING:g}"))
 
+# %% ../../nbs/release/01_checklist.ipynb #9c986ad9
 def check_code(
     run, # A Run
     evidence=None, # Evidence, or None where there is none
@@ -221,6 +228,7 @@ def checklist(
     rest = [check_training(run), check_code(run, evidence), *check_scores(run, evidence)] if ended else []
     return [*whole, loads, *rest], evidence, detector
 
+# %% ../../nbs/release/01_checklist.ipynb #0d354c62
 def failed(
     checks:list, # From checklist
 )->list:

@@ -32,6 +32,7 @@ def promote_parser():
     add_reading(parser)
     return parser
 
+# %% ../../nbs/release/04_command.ipynb #dbc1ebcb
 @command(stopped='stopped; the model in production is whole')
 def moola_promote(
     argv:list|None=None, # Words of the command line; None for the program's own
@@ -51,6 +52,7 @@ def _in_words(folder):
     a = json.loads((folder/ABOUT).read_text())
     return f"{a['name']} (variant {a['variant']}, promoted {a['promoted']})"
 
+# %% ../../nbs/release/04_command.ipynb #4ccf6e58
 def _rollback(args):
     if args.run or args.evaluation or args.force is not None or args.check or args.refit or args.data or any(map(vars(args).get, _ROWS)):
         raise MoolaError("--rollback goes alone: it swaps the model in production with the one before it")
@@ -59,6 +61,7 @@ def _rollback(args):
     previous = folder.with_name(PREVIOUS)
     print(f"{_shown(folder)} holds {_in_words(folder)}" + (f", and {_shown(previous)} holds {_in_words(previous)}" if holds_model(previous) else ''))
 
+# %% ../../nbs/release/04_command.ipynb #33d65ebc
 def _promote(args):
     "Check, say what was found, and promote."
     from moola.evaluation.page import Evaluation
@@ -78,6 +81,7 @@ def _promote(args):
     if bad := checklist.failed(checks): raise MoolaError(f"it fails {len(bad)} of {len(checks)} checks")
     print("It passes every check.")
 
+# %% ../../nbs/release/04_command.ipynb #bf874d36
 def _fit(args, fit_student):
     "Give a student its threshold and confidence on other bars than those that judge it."
     if args.check: raise MoolaError("--fit-bars changes the student, and --check changes nothing: leave one of them out")
@@ -87,6 +91,7 @@ def _fit(args, fit_student):
     detector = fit_student(args.run, args.fit_bars, args.fit_labels, **args.reading)
     print(f"{_shown(args.run)}, fitted on {os.path.basename(args.fit_bars)}: threshold {detector.threshold:.3f}")
 
+# %% ../../nbs/release/04_command.ipynb #adaaa1e4
 def _promote_student(args):
     "The same for a student."
     from moola.release import promote, student
@@ -102,6 +107,7 @@ def _promote_student(args):
     if bad := student.failed(checks): raise MoolaError(f"it fails {len(bad)} of {len(checks)} checks")
     print("It passes every check.")
 
+# %% ../../nbs/release/04_command.ipynb #aa26df87
 def _install(run, checks, evidence, force, install):
     from moola.release.promote import artifacts_folder
     before = artifacts_folder()/PRODUCTION

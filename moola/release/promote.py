@@ -35,6 +35,7 @@ def exchange(
     here,swap = -100,2 # AT_FDCWD and RENAME_EXCHANGE, as linux/fs.h has them
     return renameat2(here, os.fsencode(a), here, os.fsencode(b), swap) == 0
 
+# %% ../../nbs/release/03_promote.ipynb #81ec3ca2
 def tidy(artifacts):
     "Put right what a stopped replacement left."
     new,current,previous,old = (artifacts/n for n in (NEW,PRODUCTION,PREVIOUS,OLD))
@@ -44,6 +45,7 @@ def tidy(artifacts):
     if old.exists() and not previous.exists(): os.replace(old, previous)
     for p in (old, new): shutil.rmtree(p, ignore_errors=True)
 
+# %% ../../nbs/release/03_promote.ipynb #dff7a9ae
 def replace_production(
     artifacts:Path, # Its .production.new becomes production, production becomes production.previous
 ):
@@ -59,6 +61,7 @@ def replace_production(
     os.replace(new, current)
     shutil.rmtree(old, ignore_errors=True)
 
+# %% ../../nbs/release/03_promote.ipynb #4344e4eb
 @contextmanager
 def locked(artifacts):
     "Let one program at a time replace the model."
@@ -81,6 +84,7 @@ def _sync(folder):
     try: os.fsync(fd)
     finally: os.close(fd)
 
+# %% ../../nbs/release/03_promote.ipynb #e6c9a22d
 def write_model(
     folder:Path, # Empty or missing
     checkpoint:dict, # From portable
@@ -98,6 +102,7 @@ def write_model(
 def artifacts_folder():
     return project_root()/'artifacts'
 
+# %% ../../nbs/release/03_promote.ipynb #dc15978b
 def refuse(folder, checks, force):
     "Raise `MoolaError` where a check fails that no reason was given for, or that none can excuse."
     bad = [c for c in checks if not c.passed]
@@ -106,6 +111,7 @@ def refuse(folder, checks, force):
     if bad and not force.strip():
         raise MoolaError(f"{folder} is not promoted: it fails {len(bad)} of {len(checks)} checks ({', '.join(c.name for c in bad)})")
 
+# %% ../../nbs/release/03_promote.ipynb #35d9af81
 def install(
     run, # A Run
     checks:list, # From checklist
@@ -121,6 +127,7 @@ def install(
     checkpoint = portable(read_checkpoint(refit_run(run, run_windows(run, data), progress=progress) if refit else run.folder))
     return _put(checkpoint, describe_model(run, checkpoint, checks, evidence, force.strip()), artifacts)
 
+# %% ../../nbs/release/03_promote.ipynb #23356cc4
 def _put(checkpoint, about, artifacts):
     "Write a model, load it, and put it in the place of the current one."
     artifacts = Path(artifacts) if artifacts else artifacts_folder()
@@ -132,6 +139,7 @@ def _put(checkpoint, about, artifacts):
         _sync(artifacts)
     return artifacts/PRODUCTION
 
+# %% ../../nbs/release/03_promote.ipynb #99aed7f2
 def install_student(
     folder, # Of a student, from moola_distil
     checks:list, # From student_checks
@@ -144,6 +152,7 @@ def install_student(
     path,checkpoint = Path(folder).resolve(),portable_student(folder)
     return _put(checkpoint, describe_student((path if path.is_dir() else path.parent).name, checkpoint, checks, evidence, force.strip()), artifacts)
 
+# %% ../../nbs/release/03_promote.ipynb #8d0dfd19
 def promote(
     run, # A Run or its folder
     evaluation=None, # An Evaluation of the same config and windows, or its folder; None for the run's test windows

@@ -60,6 +60,7 @@ def _span_fit(t, p, spans):
     if t[inside].all() or not t[inside].any(): return None
     return _fit(t[inside], p[inside], np.repeat(1/spans.bars, spans.bars))
 
+# %% ../../nbs/release/02_student.ipynb #da0162f6
 def fit_student(
     student, # A folder from moola_distil, or its file student.pt
     bars, # A file of bars in a row, which it has neither learned from nor will be judged on

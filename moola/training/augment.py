@@ -65,6 +65,7 @@ def _places(edge, start, n_bars, rng):
     before,after = min(a, start, rng.integers(*BEFORE)),min(n_bars-b, n_bars-start-(b-a), rng.integers(*AFTER))
     return a-before, b+after, start-before
 
+# %% ../../nbs/training/03_augment.ipynb #47cde425
 def _paste(core, at, n_bars, size, stretches, rng):
     "Some bars between two stretches, or None where there is no stretch of that length."
     left,right = at,n_bars-at-len(core)
@@ -134,6 +135,7 @@ class Pool(NamedTuple):
     tables: list # For each split the rows of each version of each training window, then those of the background, (1+pastes+recuts, n_train+n_background) int64
     answers: np.ndarray|None = None # What teachers say of the last windows, (m, W) float32
 
+# %% ../../nbs/training/03_augment.ipynb #05aa8311
 def training_pool(
     windows:Windows, # All labelled windows
     splits:Sequence, # Splits of them; equal training parts share their copies
@@ -151,12 +153,14 @@ def training_pool(
     tables = [np.concatenate([t, np.tile(len(pool.windows) + np.searchsorted(every, d), (len(t), 1))], 1) for t,d in zip(pool.tables, drawn)]
     return Pool(join_windows([pool.windows, as_windows(found, every)]), tables)
 
+# %% ../../nbs/training/03_augment.ipynb #df6160da
 def _check_answers(answers, drawn):
     "Is each drawn window answered for?"
     if answers is None: raise MoolaError('the teachers have not been asked: make_trainer and fit_many train them, and then ask')
     for a,d in zip(answers, drawn):
         if len(a) != len(d): raise MoolaError(f'there are answers for {len(a):,} windows of background, and {len(d):,} are drawn: they belong to another run')
 
+# %% ../../nbs/training/03_augment.ipynb #1d708627
 def _with_answers(pool, found, drawn, answers):
     "Each split has its own rows of background, dealt out to the versions."
     tables,n = [],len(pool.windows)
@@ -166,6 +170,7 @@ def _with_answers(pool, found, drawn, answers):
         n += len(d)
     return Pool(join_windows([pool.windows, *(as_windows(found, d) for d in drawn)]), tables, np.concatenate(answers))
 
+# %% ../../nbs/training/03_augment.ipynb #f9832564
 def _with_copies(windows, splits, config):
     if not config.pastes + config.recuts: return Pool(windows, [np.asarray(s.train)[None] for s in splits])
     parts,known,n = [windows],{},len(windows)

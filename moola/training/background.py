@@ -122,6 +122,7 @@ def draw_background(
                                             f"and background_windows asks for {wanted:,}")
     return rows
 
+# %% ../../nbs/training/03_background.ipynb #915cd173
 def draw_each(
     found:Background, # From read_background
     windows:Windows, # All labelled windows

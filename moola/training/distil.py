@@ -84,6 +84,7 @@ def teacher_key(
         for k,v in sorted(m.state_dict().items()): h.update(k.encode() + v.detach().cpu().contiguous().numpy().tobytes())
     return h.hexdigest()
 
+# %% ../../nbs/training/09_distil.ipynb #80f3658d
 def ask(
     teacher, # A Detector: it answers with the mean of its networks
     ohlc:np.ndarray, # A piece, (n, 4)
@@ -95,6 +96,7 @@ def ask(
     found = teacher.scan(bars, stride=stride, types=False, check=False, progress=False)
     return found.probabilities.probability.to_numpy(np.float32)
 
+# %% ../../nbs/training/09_distil.ipynb #d32c5c36
 def collect_answers(
     teacher, # A Detector
     pieces, # Prices of pieces, (n, 4) each
@@ -137,6 +139,7 @@ def _cut(x, y, size, rng, edge=.25):
         empty = whole-(end-start)
         yield np.pad(x[:,start:end], ((0, 0), (0, empty))), np.pad(target, (0, empty), constant_values=np.nan)
 
+# %% ../../nbs/training/09_distil.ipynb #339e3a4a
 def crops(
     files:list, # From collect_answers
     rng:np.random.Generator, # Draws where crops begin, and their order
@@ -153,6 +156,7 @@ def crops(
         xs,ys = zip(*(found[k] for k in rng.permutation(len(found))))
         yield torch.as_tensor(np.stack(xs)), torch.as_tensor(np.stack(ys)), i/len(order)
 
+# %% ../../nbs/training/09_distil.ipynb #140511f9
 def soft_loss(logits, target):
     "Binary cross-entropy with soft targets over the bars that have one; 0 where none has."
     there = ~target.isnan()
@@ -172,6 +176,7 @@ def _labelled(windows, swing_rule):
     x = np.stack([series_features(o, swing_rule=swing_rule) for o in ohlc])
     return torch.as_tensor(x), torch.as_tensor(np.concatenate([windows.mask]*2).astype(np.float32))
 
+# %% ../../nbs/training/09_distil.ipynb #c5463a46
 def _epoch(net, optimizer, files, labelled, e, epochs, lr, batch_size, label_weight, seed):
     "One pass over the answers; the mean loss."
     rng,device,losses = np.random.default_rng([seed, e]),next(net.parameters()).device,[]
@@ -217,6 +222,7 @@ def teach(
     net.eval()
     return history
 
+# %% ../../nbs/training/09_distil.ipynb #aa704305
 def _go_on(state, about, net, optimizer):
     "Put back what a stopped run has left, where it was the same run; the losses of its epochs."
     if state is None or not Path(state).exists(): return []
@@ -242,6 +248,7 @@ def equal_threshold(
     own = np.sort(np.concatenate(own))
     return float(np.clip(own[max(len(own)-sum(theirs), 0)-(sum(theirs) == 0)], .01, .99))
 
+# %% ../../nbs/training/09_distil.ipynb #195678c5
 def reference_of(
     files:list, # From collect_answers, of bars as they are
     swing_rule:str, # How swings are confirmed
@@ -271,6 +278,7 @@ def _check(teacher, output, stride, epochs, pastes, overwrite):
         if type(value) is not int or not 1 <= value <= most: raise MoolaError(f"{name} is {value!r}: it must be a whole number from 1 to {most:,}")
     if (output/STUDENT).exists() and not overwrite: raise MoolaError(f"{output/STUDENT} is already there: name another output, or overwrite it")
 
+# %% ../../nbs/training/09_distil.ipynb #5b7436fb
 def distil(
     teacher, # A Detector of one or several networks
     bars=None, # Unlabelled bars: a DataFrame, a file, a folder, or a list of these; None for the windows' own and simulated ones

@@ -28,6 +28,7 @@ def _parser():
     add_reading(p)
     return p
 
+# %% ../../nbs/training/10_distil_command.ipynb #fced5962
 @command(stopped='stopped; the same command goes on from there')
 def moola_distil(
     argv:list|None=None, # Words of the command line; None for the program's own

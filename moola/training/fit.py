@@ -44,6 +44,7 @@ def _fit(run, console):
         if e.number < c.epochs: console.line(line)
     return line
 
+# %% ../../nbs/training/09_fit.ipynb #e0bab287
 def fit(
     config:TrainConfig, # What to train, from make_config
     windows:Windows|None=None, # Labelled windows; None for those of the config

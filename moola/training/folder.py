@@ -27,6 +27,7 @@ def is_free(
     if not folder.is_dir(): raise MoolaError(f"{folder} is a file: name a folder as output")
     return all(p.suffix in _BESIDE or p.name in ('.ipynb_checkpoints','.lock') for p in folder.iterdir())
 
+# %% ../../nbs/training/02_folder.ipynb #7135a900
 def is_run(
     folder:Path, # A folder that may not exist yet
 )->bool:
@@ -115,6 +116,7 @@ def _to_resume(named, first):
     if not runs: raise MoolaError(f"nothing to resume: {named or first} holds no last.pt")
     return runs[-1]
 
+# %% ../../nbs/training/02_folder.ipynb #58b735d5
 def choose_folder(
     config:TrainConfig, # Its `output`, resume and `overwrite` decide
 )->Path: # The folder to write to

@@ -88,6 +88,7 @@ def _rate(configs, name, device):
     column = _column(configs, name, device)[:,0]
     return getattr(configs[0], name) if len({getattr(c, name) for c in configs}) == 1 else column
 
+# %% ../../nbs/training/10_many.ipynb #a708369d
 class ManyTrainer:
     "K networks, their optimizer, data and plan, all on one device."
     def __init__(self,
@@ -156,6 +157,7 @@ def losses(self:ManyTrainer, rows, out, weight):
     losses = torch.func.vmap(one)({t: v[rows] for t,v in self.targets.items()}, out, weight, self.pos_weight)
     return torch.stack([losses[t] for t in self.tasks], 1)
 
+# %% ../../nbs/training/10_many.ipynb #2d57a822
 @patch
 def step(self:ManyTrainer):
     "One step of all networks."
@@ -176,6 +178,7 @@ def step(self:ManyTrainer):
     self.train_losses.index_copy_(0, self.at, losses.detach()[None])
     self.at += 1
 
+# %% ../../nbs/training/10_many.ipynb #12a33b57
 @patch
 @torch.no_grad()
 def evaluate(self:ManyTrainer, chunk=64):
@@ -227,6 +230,7 @@ def fit_alone(
     return make_result(i, config, split, t.tasks, torch.tensor(train), torch.tensor(valid), torch.as_tensor(np.stack(prob)),
                        torch.as_tensor(windows.mask[split.valid]), weights.__getitem__)
 
+# %% ../../nbs/training/10_many.ipynb #c1fb8be7
 def _alone_or_error(i, config, windows, split, threads):
     "What a process of the pool does; errors come back as values that name their network."
     try: return i, replace(fit_alone(replace(config, threads=threads), windows, split, i), config=config)
@@ -278,6 +282,7 @@ def _ask_many(configs, windows, splits, device, precision):
     n,drawn = configs[0].teachers,draw_each(found, windows, splits, configs[0])
     return [ask_teachers(models[i*n:(i+1)*n], c, device, found.ohlc[rows]) for i,(c,rows) in enumerate(zip(configs, drawn))]
 
+# %% ../../nbs/training/10_many.ipynb #f3c1709c
 def fit_many(
     configs:Sequence, # One config a network; they may differ in all but `MUST_AGREE`
     windows:Windows, # Labelled windows, for all networks

@@ -29,6 +29,7 @@ def pretrain_parser():
     for a in p._actions: a.help = own.get(a.dest, a.help)
     return p
 
+# %% ../../nbs/training/13_pretrain_command.ipynb #ee586bb4
 @command(stopped='stopped; the epochs so far are kept, and --resume goes on')
 def moola_pretrain(
     argv:list|None=None, # Words of the command line; None for the program's own

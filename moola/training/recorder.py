@@ -70,6 +70,7 @@ def loss_row(
     "A line of `loss_components.csv`."
     return dict(epoch=epoch, phase=phase) | {f'loss_{t}': losses[t] for t in losses} | dict(total_loss=sum(losses.values()))
 
+# %% ../../nbs/training/06_recorder.ipynb #de142e78
 def sigma_row(
     epoch:int, # Number of the epoch
     task_weights:TaskWeights, # As they stand
@@ -113,6 +114,7 @@ def describe_data(
                 windows=len(windows), spans=sum(map(len, windows.spans)), in_span_share=float(windows.mask.mean()), split=parts, split_by_time=split.by_time,
                 seen=window_marks(np.delete(windows.ohlc, split.test, 0)))
 
+# %% ../../nbs/training/06_recorder.ipynb #b4521ecc
 def describe_background(
     trainer:Trainer, # With its table of rows
 )->dict: # Empty where there is none
@@ -121,6 +123,7 @@ def describe_background(
     found,rows = background_of(trainer.config),trainer.table[:,len(trainer.split.train):]
     return dict(background=dict(path=path, sha256=found.sha256, windows=len(np.unique(rows)), of=len(found.ohlc)))
 
+# %% ../../nbs/training/06_recorder.ipynb #3967b818
 def feature_reference(
     trainer:Trainer, # With its features on the device
 )->dict|None: # From describe_features; None where it learns from one window
@@ -129,6 +132,7 @@ def feature_reference(
     rows = torch.as_tensor(np.concatenate([train, train+n]) if c.mirror else train).to(trainer.device)
     return describe_features(trainer.x[rows].cpu().numpy(), c.features, len(train)) if len(rows) > 1 else None
 
+# %% ../../nbs/training/06_recorder.ipynb #1541ae6d
 def save_predictions(
     path:Path, # Parquet file to write
     ids:np.ndarray, # Window ids, (n,)
@@ -181,6 +185,7 @@ def save_metadata(self:Recorder, **more):
     self.metadata |= more | dict(epochs_done=self.done, best=self.best)
     write_atomic(self.folder/'metadata.json', lambda f: f.write(json.dumps(clean_json(self.metadata), indent=1, allow_nan=False).encode()))
 
+# %% ../../nbs/training/06_recorder.ipynb #dc367865
 @patch
 def save(self:Recorder, files):
     "Write checkpoints in their order while the loop goes on; none after one that could not be written."
@@ -190,6 +195,7 @@ def save(self:Recorder, files):
         self.done,self.best,self.trained_s = last['epoch'],last['best'],last['trained_s']   # only what is on disk is done
     self.writing.append(self.writer.submit(write))
 
+# %% ../../nbs/training/06_recorder.ipynb #40e8a5b1
 @patch
 def wait(self:Recorder):
     "Wait until every checkpoint is on disk."
@@ -206,6 +212,7 @@ def hold(self:Recorder,
     gradients = [gradient_row(epoch, t.model)] if epoch == 1 or epoch % 10 == 0 else []
     return dict(state=t.state(), sigma=[sigma_row(epoch, t.task_weights)], gradients=gradients)
 
+# %% ../../nbs/training/06_recorder.ipynb #8ada1aa1
 @patch
 def _epoch_row(self:Recorder, epoch, totals, prob, target, separation, seconds):
     "A line of `epoch_metrics.csv`."

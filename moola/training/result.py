@@ -60,6 +60,7 @@ class FitResult:
         return (f'FitResult({self.config.variant}, seed {self.config.seed}: best epoch {self.best_epoch} of {len(self.epochs)}, '
                 f'average_precision {row.average_precision:.3f}, span_f1 {row.span_f1:.3f})')
 
+# %% ../../nbs/training/09_result.ipynb #4560285d
 def model_name(
     i:int, # Which of the networks
     config:TrainConfig, # Its config

@@ -64,6 +64,7 @@ def progress(self:Run)->str:
     if m['status'] == 'finished': return 'finished'
     return f"{m['status']} after {m['epochs_done']} of {m['config']['epochs']} epochs" + '; --resume goes on'*(m['status'] == 'stopped')
 
+# %% ../../nbs/training/01_run.ipynb #e2508eba
 @patch
 def __repr__(self:Run):
     m = self.metadata

@@ -99,6 +99,7 @@ def _split_of_resumed(last, split, config, windows, folder):
         raise MoolaError(f"{folder} was begun with another split: resume it without one, or start a new run")
     return stored
 
+# %% ../../nbs/training/07_start.ipynb #0cc431d4
 ANSWERS = 'answers.npy'  # what teachers say of the background, (n, W) float32
 
 def _answers_before(folder):

@@ -140,6 +140,7 @@ def _curve(
     cure = f"it should be {'between 0 and 1' if unit else 'finite'}, or NaN for none"
     raise MoolaError(f"{name} of bar {bad.argmax()} is {y[bad.argmax()]:g}: {cure}.")
 
+# %% ../../nbs/views/02_chart.ipynb #a1dca7a9
 def _curves(
     features, # name -> (n,), or a table with a column a feature; None for none
     n:int, # Bars
@@ -150,6 +151,7 @@ def _curves(
         raise MoolaError(f"features should be a dict or a table, name -> values, not a {type(features).__name__}.")
     return {str(k): _curve(v, n, f"feature {k}") for k,v in features.items()}
 
+# %% ../../nbs/views/02_chart.ipynb #b8c8df8f
 def _threshold(
     x, # Between 0 and 1; None for none
 )->float|None:
@@ -267,6 +269,7 @@ def chart_page(
                  engine=_engine())
     return re.sub(r'\{\{(\w+)\}\}', lambda m: parts[m[1]], _static('page.html'))
 
+# %% ../../nbs/views/02_chart.ipynb #f68397aa
 def write_chart(
     path:str|Path, # The file to write, .html
     bars, # As for chart

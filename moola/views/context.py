@@ -111,6 +111,7 @@ def around(
     others[row-start:row-start+W] = False
     return bars[start:end], (row-start, row-start+W), np.concatenate([own+row-start, mask_to_spans(others)])
 
+# %% ../../nbs/views/07_context.ipynb #320a88ab
 def widen(
     values:np.ndarray, # One value a bar of a window, (W,)
     frame:tuple, # Where the window lies, [start, end)

@@ -24,6 +24,7 @@ def _draw_loss(
     ax.set(xlabel='epoch', ylabel='sum of the task losses', title='Loss', ylim=(0,None))
     add_legend(ax)
 
+# %% ../../nbs/views/03_curves.ipynb #891b0474
 def _draw_task_losses(
     ax, # Axes to draw on
     run:Run, # With at least one epoch
@@ -38,6 +39,7 @@ def _draw_task_losses(
     ax.set(xlabel='epoch', ylabel='share of the first epoch', title='Validation loss of each task', ylim=(0,min(top, 3)))
     add_legend(ax, ncols=4, loc='upper center')
 
+# %% ../../nbs/views/03_curves.ipynb #8bb6e876
 def plot_loss(
     run:Run, # With at least one epoch
 )->tuple: # fig, axes
@@ -62,6 +64,7 @@ def _draw_score(
     name = 'span F1' if metric == 'span_f1' else 'average precision'
     ax.set(xlabel='epoch', ylabel=name, title='Span F1 at 0.5' if metric == 'span_f1' else 'Average precision', ylim=(0,None))
 
+# %% ../../nbs/views/03_curves.ipynb #a4c7e14e
 def plot_f1(
     run:Run, # With at least one epoch
 )->tuple: # fig, axes
@@ -98,6 +101,7 @@ def draw_limit_text(
     ax.annotate(words, (.02, y), xycoords=ax.get_yaxis_transform(), xytext=(0, 2 if side == 'bottom' else -2), textcoords='offset points',
                 color=color, fontsize=8, va=side)
 
+# %% ../../nbs/views/03_curves.ipynb #5dcdb601
 def _draw_task_weights(
     ax, # Axes to draw on
     run:Run, # With at least one epoch
@@ -109,6 +113,7 @@ def _draw_task_weights(
     ax.set(xlabel='epoch', ylabel='share of all weights', title=f"Task weights, {'given' if given else 'learned'}", ylim=(0,1))
     add_legend(ax, ncols=2)
 
+# %% ../../nbs/views/03_curves.ipynb #f99de0bb
 def _draw_gradients(
     ax, # Axes to draw on
     run:Run, # With at least one epoch
@@ -122,6 +127,7 @@ def _draw_gradients(
     ax.set(xlabel='epoch', ylabel='norm, logarithmic', title='Gradient of all parameters', yscale='log',
            ylim=(min(1e-4, .5*d.total_grad_norm.min()), max(1e3, 2*d.total_grad_norm.max())))
 
+# %% ../../nbs/views/03_curves.ipynb #ff8fe5fa
 def _draw_learning_rate(
     ax, # Axes to draw on
     run:Run, # With at least one epoch
@@ -132,6 +138,7 @@ def _draw_learning_rate(
     ax.set(xlabel='epoch', ylabel='learning rate', title='Learning rate of the network', ylim=(0, 1.3*e.lr.max()))
     ax.ticklabel_format(axis='y', style='sci', scilimits=(0,0), useMathText=True)
 
+# %% ../../nbs/views/03_curves.ipynb #34b9f6ae
 def _draw_epoch_time(
     ax, # Axes to draw on
     run:Run, # With at least one epoch
@@ -143,6 +150,7 @@ def _draw_epoch_time(
     ax.set(xlabel='epoch', ylabel='seconds', title='Time of an epoch', ylim=(0, 1.05*max(e.epoch_time.max(), 1e-3)))
     add_legend(ax)
 
+# %% ../../nbs/views/03_curves.ipynb #07566ca2
 def plot_training(
     run:Run, # With at least one epoch
 )->tuple: # fig, axes (2, 2)

@@ -48,6 +48,7 @@ def _still(
                         inside('spans'), marks.get('threshold'), marks.get('title', ''))
     return _png(fig)
 
+# %% ../../nbs/views/02_embed.ipynb #7b687a05
 def _png(fig):
     out = io.BytesIO()
     fig.savefig(out, format='png')

@@ -38,6 +38,7 @@ def check_panels(
         raise MoolaError(f"there is no feature {wrong[0]!r}: choose from {', '.join(PANELS)}")
     return features
 
+# %% ../../nbs/views/07_explore.ipynb #263c2345
 def window_marks(
     e:Explored, # Windows
     i:int, # Row
@@ -109,6 +110,7 @@ def part_choices(
     if part and part not in choices: raise MoolaError(f"there is no part {part!r} to explore: choose from {', '.join(choices)}")
     return choices, part or choices[0]
 
+# %% ../../nbs/views/07_explore.ipynb #378ac016
 def alone(
     f, # A method of Explorer
 ):
@@ -118,6 +120,7 @@ def alone(
         with self.lock: return f(self, *args, **kwargs)
     return wait
 
+# %% ../../nbs/views/07_explore.ipynb #2a188010
 class Explorer:
     "Windows to step through, in a notebook."
     def __init__(self,
@@ -138,7 +141,6 @@ class Explorer:
     def _repr_mimebundle_(self, **kwargs): return self.box._repr_mimebundle_(**kwargs)
 
     def __repr__(self): return f"Explorer. {part_words(self.explored, self.part.value)}"
-
 
 # %% ../../nbs/views/07_explore.ipynb #d4645c9f
 def dropdown(
@@ -162,6 +164,7 @@ def make_chart(self:Explorer, row):
 
 def _height(features): return 440+90*len(features)
 
+# %% ../../nbs/views/07_explore.ipynb #6b2038c0
 @patch
 def make_controls(self:Explorer, part):
     "The widgets, and where they stand."
@@ -185,6 +188,7 @@ def make_controls(self:Explorer, part):
         widgets.Accordion([line(*self.panels)], titles=['Features below the probability'])])
     for c in ('moola-explorer','moola-steps'): self.box.add_class(c)
 
+# %% ../../nbs/views/07_explore.ipynb #2a42fcaf
 @patch
 def watch(self:Explorer):
     "What each control does."
@@ -282,6 +286,7 @@ def moving(self:Explorer)->dict:
     "What of a window the sliders move."
     return dict(spans=self.found[self.row]+self.first, threshold=self.knobs.threshold)
 
+# %% ../../nbs/views/07_explore.ipynb #ae3553e6
 @patch
 def mark(self:Explorer):
     "Show what the sliders change: predicted spans, threshold and words."
@@ -296,6 +301,7 @@ def still(self:Explorer)->tuple: # fig, axes
     e,i = self.explored,self.row
     return plot_window(e.windows.ohlc[i], e.spans[i], e.prob[i], self.found[i], self.knobs.threshold, window_title(e, i))
 
+# %% ../../nbs/views/07_explore.ipynb #999018ee
 @patch
 def say(self:Explorer,
     problem:str='', # Said instead of what was found in the window

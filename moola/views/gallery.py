@@ -34,6 +34,7 @@ def plot_runs(
     title_above(fig, 'Validation windows; dots are the epochs that were kept')
     return fig,axes
 
+# %% ../../nbs/views/05_gallery.ipynb #ba53030a
 def plot_scores(
     scores:dict, # score -> {label -> Interval}, such as span F1 of each run
     chance:dict|None=None, # score -> {label -> best chance level}
@@ -85,6 +86,7 @@ def window_table(
                     missed_peak=float(min((prob[i,a:b].max() for a,b in true[missed]), default=1)))
     return pd.DataFrame([one(i) for i in range(len(prob))])
 
+# %% ../../nbs/views/05_gallery.ipynb #88e261b8
 GROUPS = dict(best=('f1', False, 'labelled > 0'), misses=('missed_peak', True, 'missed > 0'), false_alarms=('surest_alarm', False, 'false_alarms > 0'),
               worst=('f1', True, 'labelled > 0'))
 
@@ -99,6 +101,7 @@ def pick_windows(
         left = left.drop(groups[name].index)
     return {k: g for k,g in groups.items() if len(g)}
 
+# %% ../../nbs/views/05_gallery.ipynb #d8e13024
 def plot_gallery(
     run:Run, # Ended
     windows, # From run_windows

@@ -40,6 +40,7 @@ class Knobs:
     min_length:int=1 # Shorter spans are dropped, in bars
     max_gap:int=0 # Gaps of up to this many bars inside a span are closed
 
+# %% ../../nbs/views/06_outcomes.ipynb #3f21d5df
 @dataclass(eq=False)
 class Explored:
     "Windows, what a network says of their bars, and what they were to that network."
@@ -93,6 +94,7 @@ def unlabelled(
     rows = pd.DataFrame(dict(window_id=np.zeros(0, str), label=np.zeros(0, str), expansion_start=np.zeros(0, int), expansion_end=np.zeros(0, int)))
     return Windows(np.arange(len(ohlc)).astype(str), ohlc, rows, np.zeros(0, np.int64))
 
+# %% ../../nbs/views/06_outcomes.ipynb #c54a32cd
 def parts_of(
     windows:Windows, # Any windows
     runs:list, # Folders of runs
@@ -108,6 +110,7 @@ def parts_of(
             part[np.isin(group[:len(windows)], group[len(windows):][getattr(split, name)]) & np.isin(part, over)] = name
     return part
 
+# %% ../../nbs/views/06_outcomes.ipynb #b1aec3eb
 def explored_windows(
     windows, # Labelled windows, their file, or prices (n, W, 4)
     detector, # From load_predictor, or the folder of a run, or several
@@ -142,6 +145,7 @@ def hits(
     total = np.pad(mask.cumsum(1), ((0,0),(1,0)))
     return total[window,spans[:,1]] > total[window,spans[:,0]]
 
+# %% ../../nbs/views/06_outcomes.ipynb #dde52226
 def outcomes(
     e:Explored, # Windows and probabilities
     knobs:Knobs, # How to decode
@@ -176,6 +180,7 @@ def matching(
     rows = np.flatnonzero(keep)
     return rows[np.argsort(-table.uncertainty.to_numpy()[rows], kind='stable')] if show.startswith('most uncertain') else rows
 
+# %% ../../nbs/views/06_outcomes.ipynb #0a35a85c
 def neighbour(
     rows:np.ndarray, # From matching
     row:int, # Where one is, which may not match
@@ -190,6 +195,7 @@ def neighbour(
     way = np.sort(rows[rows > row] if by > 0 else rows[rows < row])
     return int(way[min(by, len(way))-1] if by > 0 else way[max(by, -len(way))]) if len(way) else None
 
+# %% ../../nbs/views/06_outcomes.ipynb #2f284670
 def find_window(
     table:pd.DataFrame, # From outcomes, or some of its rows
     name:str, # A window's id
@@ -208,6 +214,7 @@ def many(
     "A number with its noun."
     return f"{n:,} {what}" + 's'*int(n != 1)
 
+# %% ../../nbs/views/06_outcomes.ipynb #c8da349e
 def part_words(
     e:Explored, # Windows
     part:str='all', # all, or a part that it has
@@ -220,6 +227,7 @@ def part_words(
     elif words: words[0] = f"Read by {e.source}: {words[0]}"
     return '; '.join(words) + ('. The windows are simulated.' if e.windows.simulated else '.')
 
+# %% ../../nbs/views/06_outcomes.ipynb #27bfc4ce
 def total_words(
     table:pd.DataFrame, # From outcomes, the rows of the part that is shown
 )->str:
@@ -229,6 +237,7 @@ def total_words(
     return (f"{many(n.labelled, 'labelled span')} in {many(len(table), 'window')}: {n.labelled-n.missed} found, {n.missed} missed; "
             f"{many(n.false_alarms, 'false alarm')}.")
 
+# %% ../../nbs/views/06_outcomes.ipynb #20605be7
 def span_words(
     spans:np.ndarray, # (k, 2)
     scores=(), # Mean probability of each, where there is one
@@ -236,6 +245,7 @@ def span_words(
     "Spans by their first and last bar."
     return ', '.join(f"{a}–{b-1}" + (f" ({scores[i]:.2f})" if len(scores) else '') for i,(a,b) in enumerate(spans)) or 'none'
 
+# %% ../../nbs/views/06_outcomes.ipynb #851b104b
 def window_words(
     row:pd.Series, # Of the table from outcomes
     true_spans:np.ndarray, # (k, 2)
@@ -247,6 +257,7 @@ def window_words(
     if not row.labelled: return said
     return f"Labelled bars: {span_words(true_spans)}. {said} {row.labelled-row.missed} found, {row.missed} missed, {many(row.false_alarms, 'false alarm')}."
 
+# %% ../../nbs/views/06_outcomes.ipynb #4c4324c9
 def window_title(
     e:Explored, # Windows
     i:int, # Row
@@ -258,6 +269,7 @@ def window_title(
     part = [] if e.part[i] == 'unknown' else [f'{PARTS[e.part[i]]} window']
     return ', '.join([str(w.ids[0]), *kind, *when, *part]) + (' (simulated)' if w.simulated else '')
 
+# %% ../../nbs/views/06_outcomes.ipynb #4cc18ed0
 def nothing_words(
     show:str, # One of `SHOWS` or `UNLABELLED_SHOWS`
     kind:str, # any, or a type

@@ -36,6 +36,7 @@ def _draw_means(
     ax.set(xlabel='epoch', ylabel='mean span probability', title='Separation on validation windows', ylim=(0,None))
     add_legend(ax)
 
+# %% ../../nbs/views/04_probabilities.ipynb #c2dea687
 def _draw_distributions(
     ax, # Axes to draw on
     run:Run, # Ended
@@ -52,6 +53,7 @@ def _draw_distributions(
            xlim=(0,1), yscale='log', ylim=(1e-4,3))
     add_legend(ax, ncols=3, loc='upper center', columnspacing=1, handlelength=1.2)
 
+# %% ../../nbs/views/04_probabilities.ipynb #359dc2b7
 def plot_separation(
     run:Run, # Ended, for the right half
 )->tuple: # fig, axes
@@ -80,6 +82,7 @@ def _draw_separation(
     ax.set(xlabel='epoch', ylabel='inside minus outside', title=title, ylim=(min(0, 1.1*d.separation.min()), None))
     add_legend(ax, loc='lower right')
 
+# %% ../../nbs/views/04_probabilities.ipynb #4b1df419
 def _draw_precision_recall(
     ax, # Axes to draw on
     run:Run, # Ended
@@ -97,6 +100,7 @@ def _draw_precision_recall(
     ax.set(xlabel='recall of bars', ylabel='precision of bars', title=f'Precision and recall, {PART_WORDS[part]}', xlim=(0,1.01), ylim=(0,1.01))
     add_legend(ax)
 
+# %% ../../nbs/views/04_probabilities.ipynb #78a197e5
 def plot_probabilities(
     run:Run, # Ended
     part:str='valid', # valid or test, for the lower half
@@ -169,6 +173,7 @@ def type_table(
     groups = {'all': np.full(len(prob), True)} | {name: w.window_type == k for k,name in TYPE_WORDS.items()}
     return pd.DataFrame({name: one(rows) for name,rows in groups.items() if rows.any()}).T
 
+# %% ../../nbs/views/04_probabilities.ipynb #c4f60d16
 def draw_intervals(
     ax, # Axes to draw on
     scores:dict, # label -> Interval, from top to bottom
@@ -182,6 +187,7 @@ def draw_intervals(
     ax.set(yticks=range(len(scores)), yticklabels=list(scores), ylim=(len(scores)-.4, -.6))
     ax.grid(axis='y', visible=False)
 
+# %% ../../nbs/views/04_probabilities.ipynb #32ffe19b
 def plot_types(
     table:pd.DataFrame, # From type_table
 )->tuple: # fig, axes

@@ -42,6 +42,7 @@ def judged_part(
     if not scores: raise MoolaError(f"{run.folder} has no scores: the run is {run.metadata['status']} after {run.metadata['epochs_done']} epochs")
     return 'test' if 'test' in scores else 'valid'
 
+# %% ../../nbs/views/08_report.ipynb #a32583c4
 def stored_interval(
     run:Run, # Ended
     key:str, # average_precision, or span_f1 or pooled_f1, followed by ` at 0.5` or ` at threshold`
@@ -51,6 +52,7 @@ def stored_interval(
     d = run.metadata['scores'][part or judged_part(run)]['intervals'][key]
     return Interval(*(float('nan') if d[k] is None else d[k] for k in ('value','low','high')), clusters=d.get('clusters') or 0)
 
+# %% ../../nbs/views/08_report.ipynb #e0551425
 def best_level(
     run:Run, # Ended
     metric:str='span_f1', # span_f1, pooled_f1 or average_precision
@@ -69,6 +71,7 @@ def measure(
     e,best = run.epochs,run.metadata['best']
     return dict(val_loss_drop=float(1 - e.val_loss.min()/e.val_loss.iloc[0]), span_f1=best['span_f1'], separation=best['separation'])
 
+# %% ../../nbs/views/08_report.ipynb #3950ee83
 def tier(
     run:Run, # With at least one epoch
 )->str:
@@ -79,6 +82,7 @@ def tier(
         reached = name
     return reached if criteria else 'no criteria'
 
+# %% ../../nbs/views/08_report.ipynb #ff967167
 def above_chance(
     run:Run, # Ended
     key:str='average_precision', # As for stored_interval
@@ -89,6 +93,7 @@ def above_chance(
     if 'against' in s: return all((d['low'] or 0) > 0 for d in s['against'][key].values())
     return stored_interval(run, key, part).low > best_level(run, key.split(' ')[0], part)[1]   # written by an earlier version
 
+# %% ../../nbs/views/08_report.ipynb #3c48377b
 def tier_words(
     run:Run, # Ended
 )->str:
@@ -110,6 +115,7 @@ def labels_of(
     names = [r.folder.resolve().name for r in runs]
     return {n if names.count(n) == 1 else '/'.join(r.folder.resolve().parts[-2:]): r for n,r in zip(names, runs)}
 
+# %% ../../nbs/views/08_report.ipynb #eae1c208
 def compare_table(
     runs:list, # Runs that have ended
 )->pd.DataFrame: # A row a run
@@ -143,6 +149,7 @@ def shared_windows(
     cluster = np.array(a.metadata['scores'][part].get('cluster', range(len(ids))))
     return target[both], pa[both], pb[[row[ids[i]] for i in both]], cluster[both]
 
+# %% ../../nbs/views/08_report.ipynb #0db5e9e5
 def paired_differences(
     runs:list, # Runs that have ended; the first is what the others are compared with
 )->dict: # score -> {label -> Interval}: each other run minus the first; left out where they share no windows
@@ -177,6 +184,7 @@ def about(
                 commit=(m.get('git') or {}).get('commit') or 'unknown', data=d['sha256'][:12], started=m['started'], took=f"{m['timings']['total_s']:.0f} s")
     return [['',''], *([k, str(v)] for k,v in rows.items())]
 
+# %% ../../nbs/views/08_report.ipynb #2337cd9c
 def score_lines(
     run:Run, # Ended
 )->list: # Lines of cells, the first one the head
@@ -190,6 +198,7 @@ def score_lines(
             lines.append([METRIC_WORDS[metric] + at, f"{s['windows']} {part}", repr(stored_interval(run, key, part)), f'{level:.3f}, {LEVEL_WORDS[name]}'])
     return lines
 
+# %% ../../nbs/views/08_report.ipynb #505fccb2
 def criteria_lines(
     run:Run, # Ended
 )->list: # Lines of cells, the first one the head
@@ -199,6 +208,7 @@ def criteria_lines(
     return [['tier', '', 'asked for', 'measured', ''], *([t, CRITERIA_WORDS[k], number(k, limit), number(k, value), 'reached' if ok else 'not reached']
                                                         for t,need in criteria.items() for k,(limit,value,ok) in need.items())]
 
+# %% ../../nbs/views/08_report.ipynb #11ffeca3
 def epoch_lines(
     run:Run, # Ended
     last:int=5, # Epochs at the end
@@ -227,6 +237,7 @@ def touch_windows(
                     labels=e.spans[i], spans=found[i], probability=e.prob[i], threshold=e.threshold, title=window_title(e, i))
     return embed_windows([one(i) for i in _to_touch(table, part, ids)], f'{PART_WORDS[part].capitalize()} windows on a chart')
 
+# %% ../../nbs/views/08_report.ipynb #1f924165
 def _to_touch(table, part, ids):
     "Rows of the table."
     rows = np.flatnonzero(table.part == part)
@@ -257,6 +268,7 @@ def draw_all(
         plt.close(fig)
     return list(draw)
 
+# %% ../../nbs/views/08_report.ipynb #14a76431
 _STYLE = (':root{color-scheme:light dark}body{font:15px/1.5 system-ui,sans-serif;margin:2em auto;max-width:60em;padding:0 1em}.t{overflow-x:auto}'
           'img{max-width:100%;background:#fff}figure{margin:1.5em 0}figcaption{font-size:.9em;opacity:.8}table{border-collapse:collapse}'
           'td,th{padding:.2em .7em;text-align:left;border-bottom:1px solid #8884}')

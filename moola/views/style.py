@@ -40,6 +40,7 @@ def style():
     try: yield
     finally: plt.rcParams.update(before)
 
+# %% ../../nbs/views/01_style.ipynb #b63c9d28
 def figure(
     ncols:int=1, # Plots side by side
     height:float=3., # In inches
@@ -74,6 +75,7 @@ def add_legend(
     "A legend without a background."
     ax.legend(**dict(fontsize=8, frameon=False, labelcolor=INK) | kwargs)
 
+# %% ../../nbs/views/01_style.ipynb #aa149c09
 def legend_below(
     fig, # Figure with a constrained layout
     ax, # Axes whose labelled lines are named
@@ -92,6 +94,7 @@ def save_figure(
     fig.savefig(path := run.folder/f'{name}.png')
     return path
 
+# %% ../../nbs/views/01_style.ipynb #fe08e75b
 def mark_best(
     ax, # Axes with epochs from left to right
     run:Run, # With metadata

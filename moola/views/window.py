@@ -24,6 +24,7 @@ def plot_candles(
     colors = mpf.make_marketcolors(up=(1,1,1,0), down=INK, edge=INK, wick=INK)
     mpf.plot(d, type='candle', ax=ax, style=mpf.make_mpf_style(marketcolors=colors, facecolor='none'), warn_too_much_data=10**9)
 
+# %% ../../nbs/views/02_window.ipynb #70115a59
 def shade_spans(
     axes, # To draw on; the first one names them in its legend
     spans, # Labelled spans, (k, 2)
@@ -47,6 +48,7 @@ def outline_spans(
         return ax.add_patch(plt.Rectangle((a-.5, low), b-a, high-low, fill=False, ec=BLUE, lw=1.8, label=None if i else 'predicted', **kwargs))
     return [outline(i, a, b) for i,(a,b) in enumerate(as_spans(spans, len(ohlc)))]
 
+# %% ../../nbs/views/02_window.ipynb #0d3793a8
 def draw_window(
     axes, # One for the candlesticks, and one below for probabilities where there are any
     ohlc:np.ndarray, # Prices of a window, (W, 4)

@@ -6,6 +6,7 @@
 __all__ = ['TICK', 'SESSION', 'session_times', 'volatility', 'fat_normal', 'log_path', 'candles', 'simulate_bars']
 
 # %% ../../nbs/data/11_simulate.ipynb #87d6b400
+from numba import njit
 import numpy as np
 import pandas as pd
 
@@ -34,11 +35,16 @@ _HOURS = np.array([  # hours since midnight of the day before, and how active th
 
 def _persistent(rng, n, half_life, sd):
     "A stationary Gaussian series that forgets half of itself in `half_life` bars."
-    from scipy.signal import lfilter   # heavy, and needed for simulated bars only
     keep = .5 ** (1 / half_life)
     x = rng.standard_normal(n) * sd
     x[1:] *= np.sqrt(1 - keep**2)
-    return lfilter([1], [1, -keep], x)
+    return _remember(x, keep)
+
+@njit(cache=True)
+def _remember(x, keep):
+    "Add to each value what is kept of the sum before: `scipy.signal.lfilter`, whose import takes half a second."
+    for t in range(1, len(x)): x[t] += keep*x[t-1]
+    return x
 
 # %% ../../nbs/data/11_simulate.ipynb #dc8b14eb
 def volatility(

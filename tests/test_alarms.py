@@ -237,7 +237,7 @@ def test_bars_that_a_model_has_learned_from(tmp_path):
         return found["run"]["seen"], bars_report("run", found["run"])
     share, words = seen(series, "own")
     test = run.metadata["data"]["split"]["test"]
-    assert abs(share - 105*(len(ohlc)-test)/len(series.bars)) < .01 and f"learned from windows of these very bars, {share:.1%}" in words
+    assert abs(share - 105*(len(ohlc)-test)/len(series.bars)) < .01 and f"learned from these very bars, {share:.1%}" in words
     share, words = seen(other, "other")
     assert share == 0 and "flatter" not in words
 

@@ -346,10 +346,29 @@ def test_fits_that_are_refused(project):
 
 
 def test_bars_that_it_has_read_do_not_count(project):
-    from moola.release.student import _unread
+    from moola.release.student import _unread, fit_student
     simulate_bars(1500, seed=1).to_csv("read.csv", index=False)
-    assert not _unread(project/"artifacts"/"student", "read.csv").passed
-    assert _unread(project/"artifacts"/"student", "bars.csv").passed
+    from moola.evaluation.bars import seen_bars
+    student = project/"artifacts"/"student"
+    shutil.rmtree(student/"answers")    # marks in the student's own file tell
+    assert not (read := _unread(student, "read.csv")).passed and read.reason.startswith("99.7% of the bars")    # its pieces end where a session does
+    assert _unread(student, "bars.csv").passed
+    found = [seen_bars(read_bars(f), Detector.load(student, "cpu")) for f in ("read.csv", "bars.csv")]
+    assert found[0] > .99 and found[1] == 0
+    assert "too few bars to tell" in _unread(student, few(project)).reason
+    fit_student(student, "bars.csv", "labels.csv")
+    assert not (fitted := _unread(student, "bars.csv")).passed and "0.0% of the bars, five in a row, are among those that its teachers answered, and 100.0%" in fitted.reason
+    net, about = load_student(student)
+    data = {k: v for k, v in about["data"].items() if k not in ("read", "fitted")}
+    save_student(student/"student.pt", net, **{k: about[k] for k in ("threshold", "decoder", "calibration", "feature_reference", "teachers", "versions")}, data=data)
+    assert not (old := _unread(student, "bars.csv")).passed and "that cannot be told" in old.reason
+
+
+def few(folder):
+    "A file of bars that don't move."
+    flat = simulate_bars(80, seed=5).assign(open=1., high=1., low=1., close=1.)
+    flat.to_csv(folder/"flat.csv", index=False)
+    return "flat.csv"
 
 
 def test_a_student_on_labelled_windows(project, capsys):

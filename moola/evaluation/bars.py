@@ -16,7 +16,7 @@ from ..core.errors import MoolaError
 from ..core.files import write_table
 from ..core.names import OHLC, W
 from ..data.bars import find_stretches
-from ..data.copies import are_marked
+from ..data.copies import are_marked, share_marked
 from ..data.read import read_bars
 from ..data.spans import match_spans
 from ..data.windows import read_windows, Windows
@@ -151,19 +151,21 @@ def bars_report(
             f"where half of these bars are marked (threshold {s['half_threshold']:.3f}).\n  At threshold {s['threshold']:.3f}: {s['spans_a_day']:.1f} spans a day, "
             f"event F1 {s['event_f1']:.3f}. Mean confidence {_shown(s['mean_confidence'])}, share of labelled bars {s['base_rate']:.3f} (--base-rate {s['base_rate']:.3f} "
             f"brings them together); in spans {_shown(s['span_confidence'])} and {_shown(s['span_labelled'])}."
-            + (f"\n  It has learned from windows of these very bars, {seen:.1%} of them: its scores flatter it." if (seen := s.get('seen', 0)) else ''))
+            + (f"\n  It has learned from these very bars, {seen:.1%} of them: its scores flatter it." if (seen := s.get('seen', 0)) else ''))
 
 # %% ../../nbs/evaluation/13_bars.ipynb #f82c899b
 def seen_bars(
     bars:pd.DataFrame, # timestamp, open, high, low, close
     detector:Detector, # With the files of its networks
 )->float: # In [0, 1]
-    "The share of these bars that lie in windows which a model has learned from or chosen on."
-    marks = ''.join((load_checkpoint(checkpoint_file(find_model(r))).get('data') or {}).get('seen', '') for r in detector.runs)
-    if not marks or len(bars) < W: return 0.
-    seen,every = np.zeros(len(bars), bool),np.lib.stride_tricks.sliding_window_view(bars[OHLC].to_numpy(np.float64), W, axis=0).swapaxes(1, 2)
+    "The share of these bars that a model has learned from or chosen on, in windows or in a row."
+    data,ohlc = [load_checkpoint(checkpoint_file(find_model(r))).get('data') or {} for r in detector.runs],bars[OHLC].to_numpy(np.float64)
+    read = np.nan_to_num([share_marked(ohlc, d[k]) for d in data for k in ('read','fitted') if d.get(k)]).max(initial=0.)
+    marks = ''.join(d.get('seen', '') for d in data)
+    if not marks or len(bars) < W: return read
+    seen,every = np.zeros(len(bars), bool),np.lib.stride_tricks.sliding_window_view(ohlc, W, axis=0).swapaxes(1, 2)
     for a in np.flatnonzero(are_marked(every, marks)): seen[a:a+W] = True
-    return float(seen.mean())
+    return max(float(seen.mean()), float(read))
 
 # %% ../../nbs/evaluation/13_bars.ipynb #26ec6aeb
 def evaluate_bars(

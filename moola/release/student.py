@@ -17,6 +17,7 @@ from ..core.errors import MoolaError
 from ..core.files import clean_json
 from ..core.names import feature_schema, OHLC
 from ..core.page import as_markdown
+from ..data.copies import bar_marks, MARKS, share_marked
 from ..data.read import read_bars
 from ..data.simulate import simulate_bars
 from ..detection.detector import Detector
@@ -78,7 +79,7 @@ def fit_student(
     if not t[ok].any(): raise MoolaError(f"{Path(labels).name} labels none of the bars that the student answers: there is nothing to fit")
     threshold = choose_threshold(t[None, ok], p[None, ok])
     spans = detector.scan(table, types=False, check=False, threshold=threshold).spans
-    data = about['data'] | dict(market=market, chosen='chosen on other bars in a row')
+    data = about['data'] | dict(market=market, chosen='chosen on other bars in a row', fitted=bar_marks([table[OHLC].to_numpy()]))
     save_student(path, net, **{k: about[k] for k in ('decoder','feature_reference','teachers','versions')}, data=data, threshold=threshold,
                  calibration=_fit(t[ok], p[ok]), span_calibration=_span_fit(t, p, spans))
     return Detector.load(path, 'cpu')
@@ -110,15 +111,15 @@ def _taught(folder, about):
 
 # %% ../../nbs/release/02_student.ipynb #246ad938
 def _unread(folder, bars, reading=None):
-    "Has it learned from the bars that it is judged on? Five bars in a row tell."
-    name,files = 'judged on bars that it has not read',sorted((folder/'answers').glob('*.npz'))
-    if not files: return Check(name, True, "its teachers' answers are not at hand, so that could not be compared")
-    def fives(o): return np.ascontiguousarray(np.lib.stride_tricks.sliding_window_view(o, 5, axis=0).reshape(-1, 20), np.float64).view('V160').ravel()
-    own = fives(read_bars(bars, **(reading or {}))[OHLC].to_numpy())
-    read = np.zeros(len(own), bool)
-    for f in files:
-        with np.load(f) as z: read |= np.isin(own, fives(z['ohlc']))
-    return Check(name, bool(read.mean() < .01), f"{read.mean():.1%} of the bars, five in a row, are among those that its teachers answered")
+    "Has it learned from the bars that it is judged on, or was it fitted on them?"
+    name,data = 'judged on bars that it has not read',load_checkpoint(checkpoint_file(folder))['data']
+    read = data.get('read') or bar_marks(np.load(f)['ohlc'] for f in sorted((folder if folder.is_dir() else folder.parent).glob('answers/*.npz')))
+    if not read: return Check(name, False, "it has no marks of the bars that its teachers answered, and their answers are not at hand: that cannot be told")
+    own = read_bars(bars, **(reading or {}))[OHLC].to_numpy()
+    shares = [share_marked(own, m) for m in (read, data.get('fitted') or '')]
+    if np.isnan(shares).any(): return Check(name, False, f"{Path(bars).name} has too few bars to tell")
+    words = [f"{s:.1%} of the bars, five in a row, are among those that {how}" for s,how in zip(shares, ('its teachers answered', 'it was fitted on'))]
+    return Check(name, bool(max(shares) < .01), ', and '.join(words[:2 if data.get('fitted') else 1]))
 
 # %% ../../nbs/release/02_student.ipynb #a6f72ea3
 def student_checks(
@@ -135,7 +136,7 @@ def student_checks(
     if not (bars and labels): return [*checks, Check(name, False, "name bars whose expansions are known as --bars, and these as --labels")], None
     e = student_evidence(detector, bars, labels, **reading)
     ap,f1 = e.scores['average_precision'],e.scores['f1']
-    return [*checks, Check(name, True, e.words), _unread(folder if folder.is_dir() else folder.parent, bars, reading), Check('average precision above chance', bool(ap.low > ap.chance), repr(ap)),
+    return [*checks, Check(name, True, e.words), _unread(folder, bars, reading), Check('average precision above chance', bool(ap.low > ap.chance), repr(ap)),
             Check('F1 above chance', bool(f1.low > f1.chance), repr(f1)), Check(f'F1 above {DEPLOY_F1:.2f}', bool(f1.low > DEPLOY_F1), repr(f1))], e
 
 # %% ../../nbs/release/02_student.ipynb #4a21297b
@@ -148,7 +149,8 @@ def describe_student(
 )->dict: # Plain values
     "Everything about a student that its file itself does not say plainly."
     bad = [x.name for x in failed(checks)]
-    kept = {k: checkpoint.get(k) for k in ('kind','threshold','decoder','calibration','span_calibration','channels','right_context','swing_rule','teachers','data','versions')}
+    kept = {k: checkpoint.get(k) for k in ('kind','threshold','decoder','calibration','span_calibration','channels','right_context','swing_rule','teachers','versions')}
+    kept['data'] = {k: v for k,v in checkpoint['data'].items() if k not in MARKS}
     return clean_json(dict(format=FORMAT, name=name, variant='student', promoted=datetime.now(UTC).isoformat(timespec='seconds'),
         forced=dict(reason=' '.join(force.split()), failed=bad) if bad else None, parameters=sum(v.numel() for v in checkpoint['model'].values()),
         features=feature_schema(checkpoint['features']), checks=[dict(name=x.name, passed=x.passed, reason=x.reason) for x in checks],

@@ -20,7 +20,7 @@ from ..core.files import write_atomic
 from ..core.device import choose_device
 from ..core.names import DISPLACEMENT, FEATURES, OHLC, W
 from ..data.bars import segment_bars
-from ..data.copies import window_marks
+from ..data.copies import bar_marks, MARKS, window_marks
 from ..data.drift import describe_features
 from ..data.features import fill_windows
 from ..data.read import read_bars
@@ -314,9 +314,9 @@ def distil(
                  calibration=dict(zip('ab', fitted)) if (fitted := getattr(teacher, 'calibration', None)) else None,
                  data=dict(pieces=len(plain), unlabelled=bars is not None, labelled=0 if windows is None else len(windows),
                            windows=None if windows is None else windows.fingerprint,
-                           seen='' if windows is None else window_marks(windows.ohlc), stride=stride, pastes=pastes, epochs=epochs, seed=seed),
+                           seen='' if windows is None else window_marks(windows.ohlc), read=bar_marks(np.load(f)['ohlc'] for f in plain), stride=stride, pastes=pastes, epochs=epochs, seed=seed),
                  versions=dict(python=platform.python_version(), torch=str(torch.__version__)))
     save_student(output/STUDENT, net, **about)
-    write_atomic(output/'student.json', lambda f: f.write(json.dumps(about | dict(losses=history), indent=1).encode()))
+    write_atomic(output/'student.json', lambda f: f.write(json.dumps(about | dict(data={k: v for k,v in about['data'].items() if k not in MARKS}, losses=history), indent=1).encode()))
     (output/'last.pt').unlink()
     return net

@@ -2,9 +2,12 @@
 
 Then finish it, so that a copy of the folder works without a network and without a server: links to the site's own address become relative,
 and mathematics and fonts come from `nbs/assets/`. `python .ci/site.py _docs` finishes what Quarto has rendered."""
+import atexit
+import gc
 import os
 import re
 import sys
+import warnings
 from collections import Counter
 from pathlib import Path
 
@@ -39,7 +42,9 @@ class Named(Site):
 
 def render():
     "Render the site; its folder, and what smalldocs warns of."
-    site = Named(load(proc_nbs(force=True)))
+    processed = proc_nbs(force=True, n_workers=0)  # in this process: each page leaves a shell, which at the end has all objects searched for cycles
+    atexit.register(gc.freeze)                     # and there are none to search now; it took most of a minute
+    site = Named(load(processed))
     print(f"Wrote {site.build()} pages to {os.path.relpath(site.out)}")
     twice = [f"{n} pages are named {out}" for out, n in Counter(p.out for p in site.pages.values()).items() if n > 1]
     return site.out, twice + [w for w in site.warnings if not any(k in w for k in KNOWN)]
@@ -69,7 +74,7 @@ def finish(docs, base):
 
 
 def main(rendered=None):
-    os.environ.setdefault("PYTHONWARNINGS", "ignore:Found cells containing imports")  # nbdev's processes: a lesson cell may import what it shows
+    warnings.filterwarnings("ignore", message="Found cells containing imports")  # a lesson cell may import what it shows
     docs, problems = (Path(rendered), []) if rendered else render()
     problems += finish(docs, yaml.safe_load(Path("_quarto.yml").read_text(encoding="utf-8"))["website"]["site-url"].rstrip("/"))
     print(*problems, sep="\n", file=sys.stderr)

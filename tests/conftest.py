@@ -10,6 +10,10 @@ import pytest
 from filelock import FileLock
 from hypothesis import settings
 
+from moola.core.command import settle
+
+settle()  # as a command's process does
+
 settings.register_profile("moola", deadline=None)  # a busy machine is slow, not wrong
 settings.load_profile("moola")
 

@@ -40,7 +40,7 @@ def run_notebook(
     try:
         with _forwarded() as came:
             pm.execute_notebook(str(notebook), str(output), parameters=params, progress_bar=False, kernel_name='python3',
-                                extra_arguments=['--IPKernelApp.log_level=50'])
+                                extra_arguments=['--IPKernelApp.log_level=50', '--IPKernelApp.exec_lines=from moola.core.command import settle; settle()'])
     except pm.PapermillExecutionError as e:
         if e.ename == 'MoolaError': raise MoolaError(e.evalue) from None
         if e.ename == 'KeyboardInterrupt': raise (Stopped(came[0]) if came else KeyboardInterrupt()) from None

@@ -7,7 +7,7 @@ __all__ = ['is_free', 'is_run', 'launcher', 'import_papermill', 'papermill_outpu
            'choose_folder', 'claim_folder']
 
 # %% ../../nbs/training/02_folder.ipynb #8c7dbe56
-import atexit, importlib, json, sys
+import atexit, gc, importlib, json, sys
 from itertools import count
 from pathlib import Path
 import psutil
@@ -96,6 +96,7 @@ def keep_notebook(
         try: write_atomic(folder/'executed.ipynb', lambda f: f.write(notebook.read_bytes()))
         except OSError: pass
     atexit.register(copy)
+    atexit.register(gc.freeze)   # what is left need not be searched for cycles, which takes a second
 
 # %% ../../nbs/training/02_folder.ipynb #134ab13e
 def _started(folder):

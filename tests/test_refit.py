@@ -167,7 +167,7 @@ def test_no_model_is_scored_on_what_it_has_seen(run, tmp_path):
     c = load_checkpoint(path)
     torch.save(c | dict(data={k: v for k, v in c["data"].items() if k != "seen"}), tmp_path/"old.pt")  # as an earlier version wrote it
     with pytest.raises(MoolaError, match="has learned from these very windows, and does not say from which"): unseen_windows([tmp_path/"old.pt"], windows)
-    with pytest.raises(MoolaError, match="recommended has learned from these very windows"): unseen_windows(["recommended"], simulate_windows(174, seed=7))
+    assert len(unseen_windows(["recommended"], simulate_windows(174, seed=7))) == 26    # the test windows of the run that became it
     untested = fit(make_config("recommended", output=str(tmp_path/"untested"), test_fraction=0., **SMALL)).folder
     with pytest.raises(MoolaError, match="nothing is left that could be scored"): unseen_windows([untested], windows)
     assert len(unseen_windows([untested], grown)) == 30

@@ -99,7 +99,7 @@ def bar_length(
     "How long one bar lasts, measured on the bars."
     if len(bars) < 2: raise MoolaError("The bar length needs at least two bars.")
     steps = np.diff(_time_ns(bars))
-    if (steps == steps[0]).all(): return pd.Timedelta(int(steps[0]), 'ns')
+    if 2*(steps == steps[len(steps)//2]).sum() > len(steps): return pd.Timedelta(int(steps[len(steps)//2]), 'ns')   # surely the most frequent
     steps, count = np.unique(steps, return_counts=True)
     return pd.Timedelta(int(steps[count.argmax()]), 'ns')
 
@@ -193,6 +193,7 @@ def find_stretches(
 # %% ../../nbs/data/01_bars.ipynb #b2946b80
 def _repeated(times):
     "The item at each place, and its count there, when item k is repeated `times[k]` times."
+    if (times == 1).all(): return np.arange(len(times)), np.zeros(len(times), int)
     row = np.repeat(np.arange(len(times)), times)
     return row, np.arange(len(row)) - (np.cumsum(times) - times)[row]
 

@@ -102,12 +102,12 @@ def _usual(tall):
 # %% ../../nbs/data/06_read.ipynb #9a677c8d
 def _spikes(high, low, tall, around=50):
     "Rows of bars that reach beyond both their neighbours by many ranges of an ordinary bar around them."
-    usual = _usual(tall) / 3
+    usual, end = _usual(tall) / 3, len(tall) - 1
     rows = np.flatnonzero(tall > TALL * usual)[:1000]
-    def reach(i):
-        near = [j for j in (i - 1, i + 1) if 0 <= j < len(tall)]
-        return max(high[i] - high[near].max(), low[near].min() - low[i])
-    return [i for i in rows if reach(i) > TALL * max(usual, np.median(tall[max(0, i - around):i + around + 1]))]
+    before, after = np.where(rows, rows - 1, 1), np.where(rows < end, rows + 1, end - 1)
+    reach = np.maximum(high[rows] - np.maximum(high[before], high[after]), np.minimum(low[before], low[after]) - low[rows])
+    rows = rows[reach > TALL * usual]   # few are left, whose neighbourhood is looked at
+    return [i for i, r in zip(rows, reach[reach > TALL * usual]) if r > TALL * np.median(tall[max(0, i - around):i + around + 1])]
 
 # %% ../../nbs/data/06_read.ipynb #8087c6b6
 def _first(bars, bad):

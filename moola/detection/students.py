@@ -28,7 +28,7 @@ def read_once(
     ohlc:np.ndarray, # Bars, (N, 4)
     segments:np.ndarray, # Rows [start, end) of stretches without a gap, (m, 2)
     detector:Ensemble, # Of students
-    threads:int=1, # Threads, on a CPU
+    threads:int=1, # Threads of the host
     tick=lambda n: None, # Called with the number of bars that have been read
 )->np.ndarray: # (N,) float64, NaN where there is no answer
     "The mean probability that the students give each bar."

@@ -31,10 +31,12 @@ from tqdm.auto import tqdm
 from moola.core.command import stoppable
 from moola.core.config import VARIANTS, make_config
 from moola.core.errors import MoolaError
+from moola.data.simulate import simulate_bars
 from moola.models.checkpoint import load_checkpoint
 from moola.training.fit import fit
 from moola.training.folder import is_run
 from moola.training.run import RUN_FILES, TABLES, Run
+from moola.training.start import ANSWERS
 
 SIGNALS = {"SIGKILL": signal.SIGKILL, "SIGTERM": signal.SIGTERM, "Ctrl-C": signal.SIGINT}
 EXTRA = ("second writer", "full disk", "read-only folder")
@@ -86,6 +88,7 @@ def plain(o, skip=OWN):
 def content(folder, name):
     "A file of a run without what depends on place and hour."
     path = folder/name
+    if name == ANSWERS: return path.read_bytes() if path.exists() else b""
     if name in TABLES: return pd.read_csv(path, dtype=str).drop(columns="epoch_time", errors="ignore").to_csv()
     if name.endswith(".pt"): return plain(load_checkpoint(path))
     return plain(json.loads(path.read_text())) if name.endswith(".json") else pd.read_parquet(path).to_csv()
@@ -93,13 +96,15 @@ def content(folder, name):
 
 def differing(a, b):
     "The files in which two runs differ."
-    return [f for f in RUN_FILES if content(a, f) != content(b, f)]
+    return [f for f in (*RUN_FILES, ANSWERS) if content(a, f) != content(b, f)]
 
 
-def draw(rng, i):
-    "The parameters of run i."
-    return dict(variant=rng.choice(list(VARIANTS)), epochs=rng.randint(6, 14), n_windows=rng.choice([24, 32]), hidden=8, pastes=rng.choice([0, 2]),
-                mirror=rng.random() < .5, batch_size=16, seed=i, device="cpu", progress=False)
+def draw(rng, i, bars):
+    "The parameters of run i; `bars` is a file of bars for a variant that has teachers."
+    variant = rng.choice(list(VARIANTS))
+    taught = dict(background=str(bars), background_windows=40, teachers=2) if VARIANTS[variant].teachers else {}
+    return dict(variant=variant, epochs=rng.randint(6, 14), n_windows=rng.choice([24, 32]), hidden=8, pastes=rng.choice([0, 2]),
+                mirror=rng.random() < .5, batch_size=16, seed=i, device="cpu", progress=False, **taught)
 
 
 def stop_once(params, folder, rng, seconds, counts):
@@ -171,7 +176,7 @@ def read_only(params, folder, disk, counts):
 
 def run_once(i, seed, root):
     "Train run i alone and troubled: the files in which they differ, what happened, and what was left out."
-    params, rng, counts, notes = draw(random.Random(f"{seed} {i}"), i), random.Random(f"{seed} {i} trouble"), Counter(), set()
+    params, rng, counts, notes = draw(random.Random(f"{seed} {i}"), i, root/"bars.parquet"), random.Random(f"{seed} {i} trouble"), Counter(), set()
     disk, whole = Disk(root/f"disk-{i}"), root/f"whole-{i}"
     torn = disk.folder/"torn"
     try:
@@ -190,7 +195,7 @@ def run_once(i, seed, root):
         if not finished and extra == "second writer": second_writer(params, torn, counts)
         if not finished: assert (ended := Writer(params, torn).end())[0] == 0 or "already has its" in ended[1], ended
         bad = differing(whole, torn)
-        if left := {p.name for p in torn.iterdir()} - set(RUN_FILES): bad.append(f"left: {left}")
+        if left := {p.name for p in torn.iterdir()} - {*RUN_FILES, ANSWERS}: bad.append(f"left: {left}")
     except Exception as e: bad = [f"{type(e).__name__}: {e}"]
     if not bad:
         shutil.rmtree(torn)
@@ -209,6 +214,8 @@ def main():
     o = parser.parse_args()
     CTX.set_forkserver_preload(["pandas", "moola.training.fit", "torch._dynamo"])  # whatever a training imports, once
     root, counts, notes, bad = Path(tempfile.mkdtemp(prefix="soak-")), Counter(), set(), {}
+    bars = simulate_bars(5000, seed=o.seed)
+    bars.assign(timestamp=bars.timestamp - pd.Timedelta("3650D")).to_parquet(root/"bars.parquet")  # clear of the labelled windows
     with ThreadPool(o.at_once) as pool, tqdm(total=o.runs, unit="run") as bar:
         for i, (wrong, found, noted) in pool.imap_unordered(lambda i: (i, run_once(i, o.seed, root)), range(o.first, o.first+o.runs)):
             counts, notes = counts + found, notes | noted

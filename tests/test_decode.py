@@ -99,3 +99,15 @@ def test_real_labels_survive_the_round_trip(shared):
     labels = w[['expansion_start','expansion_end']].to_numpy() + [0, 1]
     spans,_ = d.decode(np.stack([spans_to_mask(o[None]) for o in labels]))
     assert m.event_prf([o[None] for o in labels], spans, 1.) == (1, 1, 1)
+
+
+@given(st.lists(st.sampled_from([0., .2, .5, .7, 1.]), min_size=1, max_size=60), st.lists(st.integers(0, 60), max_size=6), st.integers(1, 4), st.integers(0, 3))
+def test_stretches_are_decoded_one_by_one(p, cuts, min_length, max_gap):
+    "Spans of many stretches at once are those of each stretch alone, with the same bits."
+    p, cuts = np.array(p), sorted({0, len(p), *(c for c in cuts if c < len(p))})
+    stretches = np.stack([cuts[:-1], cuts[1:]], 1)[::2 if min_length == 1 else 1]    # also with bars that lie in none
+    spans, scores, where = d.spans_in(p, stretches, .5, min_length, max_gap)
+    alone = [d.threshold_spans(p[a:b], .5, min_length, max_gap) for a, b in stretches]
+    assert spans.tolist() == [[s+a, e+a] for (a, _), (own, _) in zip(stretches, alone) for s, e in own]
+    assert scores.tolist() == [v for _, own in alone for v in own]
+    assert where.tolist() == [k for k, (own, _) in enumerate(alone) for _ in own]

@@ -76,7 +76,7 @@ def spans_in(
 def _marked_runs(marked, stretches):
     "Runs of marked bars that begin and end with their stretch at the latest, (k, 2), and the stretch of each."
     edge,m = np.zeros(len(marked)+1, bool),np.zeros(len(marked)+2, bool)
-    edge[stretches],m[1:-1] = True,marked
+    edge[stretches],m[1:-1] = True,marked & (len(stretches) > 0)
     first = np.flatnonzero(m[1:-1] & (~m[:-2] | edge[:-1]))
     last = np.flatnonzero(m[1:-1] & (~m[2:] | edge[1:])) + 1
     where = np.searchsorted(stretches[:,0], first, 'right') - 1

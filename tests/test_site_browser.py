@@ -10,7 +10,7 @@ import pytest
 from matplotlib.image import imread
 from playwright.sync_api import expect
 
-WIDTHS = dict(phone=dict(viewport=dict(width=390, height=844), is_mobile=True, has_touch=True), desk=dict(viewport=dict(width=1280, height=900)))
+WIDTHS = dict(desk=dict(viewport=dict(width=1280, height=900)), phone=dict(viewport=dict(width=390, height=844), is_mobile=True, has_touch=True))
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -74,32 +74,22 @@ LOOK = r"""async () => {
 }"""
 
 
-def faults(seen):
-    "What is wrong with a page."
-    if not seen["title"].strip(): yield "has no title"
-    for what in ("broken", "small"):
-        if seen[what]: yield f"has {seen[what]} figures that are {what}"
-    if seen["beyond"] > 0: yield f"is {seen['beyond']} pixels wider than the screen"
-    if seen["wide"]: yield f"reaches beyond the screen: {seen['wide']}"
-    if seen["secret"]: yield f"scrolls without a sign: {seen['secret']}"
-    if seen["bare"]: yield f"has {seen['bare']} formulas that are not set"
-    for font in {"Source Sans 3", "JetBrains Mono"} - set(seen["fonts"]): yield f"isn't set in {font}"
-
-
-@pytest.mark.parametrize("width", ["phone"], indirect=True)
 def test_every_page(page, pages):
-    """Every page has a title and its fonts, figures large enough to be read and formulas set; nothing is wider than the screen, and what scrolls shows it.
-    Each is opened once and looked at on a phone and, turned into a wide screen, on a desk."""
+    "Every page has a title and its fonts, figures large enough to be read and formulas set; nothing is wider than the screen, and what scrolls shows it."
     wrong, mathematics = defaultdict(list), 0
     for name in pages:
-        page.set_viewport_size(WIDTHS["phone"]["viewport"])
         page.goto(name, wait_until="domcontentloaded")  # figures and fonts are waited for in LOOK
-        for where, how in WIDTHS.items():
-            page.set_viewport_size(how["viewport"])
-            seen = page.evaluate(LOOK)
-            wrong[name] += [f"on a {where} {fault}" for fault in faults(seen)]
+        seen = page.evaluate(LOOK)
         mathematics += "KaTeX_Main" in seen["fonts"]
-    assert not any(wrong.values()), "\n".join(f"{name} {what}" for name, all in wrong.items() for what in all)
+        if not seen["title"].strip(): wrong[name].append("has no title")
+        for what in ("broken", "small"):
+            if seen[what]: wrong[name].append(f"has {seen[what]} figures that are {what}")
+        if seen["beyond"] > 0: wrong[name].append(f"is {seen['beyond']} pixels wider than the screen")
+        if seen["wide"]: wrong[name].append(f"reaches beyond the screen: {seen['wide']}")
+        if seen["secret"]: wrong[name].append(f"scrolls without a sign: {seen['secret']}")
+        if seen["bare"]: wrong[name].append(f"has {seen['bare']} formulas that are not set")
+        for font in {"Source Sans 3", "JetBrains Mono"} - set(seen["fonts"]): wrong[name].append(f"isn't set in {font}")
+    assert not wrong, "\n".join(f"{name} {what}" for name, all in wrong.items() for what in all)
     assert mathematics > 3
 
 

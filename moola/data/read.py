@@ -106,8 +106,8 @@ def _spikes(high, low, tall, around=50):
     rows = np.flatnonzero(tall > TALL * usual)[:1000]
     before, after = np.where(rows, rows - 1, 1), np.where(rows < end, rows + 1, end - 1)
     reach = np.maximum(high[rows] - np.maximum(high[before], high[after]), np.minimum(low[before], low[after]) - low[rows])
-    rows = rows[reach > TALL * usual]   # few are left, whose neighbourhood is looked at
-    return [i for i, r in zip(rows, reach[reach > TALL * usual]) if r > TALL * np.median(tall[max(0, i - around):i + around + 1])]
+    far = reach > TALL * usual   # few, whose neighbourhood is looked at
+    return [i for i, r in zip(rows[far], reach[far]) if r > TALL * np.median(tall[max(0, i - around):i + around + 1])]
 
 # %% ../../nbs/data/06_read.ipynb #8087c6b6
 def _first(bars, bad):

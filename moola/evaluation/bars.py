@@ -160,12 +160,12 @@ def seen_bars(
 )->float: # In [0, 1]
     "The share of these bars that a model has learned from or chosen on, in windows or in a row."
     data,ohlc = [load_checkpoint(checkpoint_file(find_model(r))).get('data') or {} for r in detector.runs],bars[OHLC].to_numpy(np.float64)
-    read = np.nan_to_num([share_marked(ohlc, d[k]) for d in data for k in ('read','fitted') if d.get(k)]).max(initial=0.)
+    read = float(np.nan_to_num([share_marked(ohlc, d[k]) for d in data for k in ('read','fitted') if d.get(k)]).max(initial=0.))
     marks = ''.join(d.get('seen', '') for d in data)
     if not marks or len(bars) < W: return read
     seen,every = np.zeros(len(bars), bool),np.lib.stride_tricks.sliding_window_view(ohlc, W, axis=0).swapaxes(1, 2)
     for a in np.flatnonzero(are_marked(every, marks)): seen[a:a+W] = True
-    return max(float(seen.mean()), float(read))
+    return max(float(seen.mean()), read)
 
 # %% ../../nbs/evaluation/13_bars.ipynb #26ec6aeb
 def evaluate_bars(

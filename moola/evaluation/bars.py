@@ -151,7 +151,7 @@ def bars_report(
             f"where half of these bars are marked (threshold {s['half_threshold']:.3f}).\n  At threshold {s['threshold']:.3f}: {s['spans_a_day']:.1f} spans a day, "
             f"event F1 {s['event_f1']:.3f}. Mean confidence {_shown(s['mean_confidence'])}, share of labelled bars {s['base_rate']:.3f} (--base-rate {s['base_rate']:.3f} "
             f"brings them together); in spans {_shown(s['span_confidence'])} and {_shown(s['span_labelled'])}."
-            + (f"\n  It has learned from these very bars, {seen:.1%} of them: its scores flatter it." if (seen := s.get('seen', 0)) else ''))
+            + (f"\n  It has learned from these very bars, {seen:.1%} of them, or was fitted on them: its scores flatter it." if (seen := s.get('seen', 0)) else ''))
 
 # %% ../../nbs/evaluation/13_bars.ipynb #f82c899b
 def seen_bars(

@@ -135,7 +135,7 @@ def test_interrupted(command, tmp_path, root):
     if command == "papermill": words = [root/"nbs/train.ipynb", out/"train.ipynb", *(w for k, v in params.items() for w in ("-p", k, v))]
     else: words = [w for k, v in params.items() for w in (f"--{k}", v)]
     p = start(command, *words, cwd=tmp_path)
-    wait_for_epochs(out, 2, p)
+    wait_for_epochs(out, 3, p)   # the second is on disk when the third is in the table
     os.killpg(p.pid, signal.SIGINT)
     p.communicate(timeout=200)
     assert p.returncode != 0
@@ -145,6 +145,34 @@ def test_interrupted(command, tmp_path, root):
     assert (out/"train.ipynb").exists()
     assert run.predictions()[1].shape[1] == 105
     assert load_checkpoint(out/"last.pt")["epoch"] == len(run.epochs)
+
+
+HURRIED = """
+import os, signal
+from moola.core.config import make_config
+from moola.training.fit import fit
+from moola.training.recorder import Recorder
+keep, score = Recorder._keep, Recorder._score
+def hurry(self):
+    os.kill(os.getpid(), signal.{signal})
+    return score(self)
+def interrupt(self, row, *a):
+    keep(self, row, *a)
+    if row["epoch"] == 2: raise KeyboardInterrupt
+Recorder._score, Recorder._keep = hurry, interrupt
+fit(make_config(**{config!r}))
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGKILL"])
+def test_ended_while_it_closes(name, tmp_path):
+    "Whoever ends a kernel that was interrupted (Jupyter does after 2.5 seconds, and kills it after 5) finds an interrupted run; SIGTERM waits for its scores."
+    p = start("python", "-c", HURRIED.format(signal=name, config=TINY | dict(output=str(tmp_path/"run"))), cwd=tmp_path)
+    p.communicate(timeout=200)
+    assert p.returncode == -getattr(signal, name)
+    run = Run(tmp_path/"run")
+    assert (run.metadata["status"], run.metadata["epochs_done"], run.metadata["best"] is None) == ("interrupted", 2, False)
+    assert (run.folder/"predictions.parquet").exists() == (name == "SIGTERM") == ("scores" in run.metadata)
 
 
 @pytest.mark.parametrize("command", ["moola_train", "papermill"])

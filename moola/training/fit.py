@@ -6,7 +6,9 @@
 __all__ = ['fit']
 
 # %% ../../nbs/training/09_fit.ipynb #8c7dbe52
+from importlib import import_module
 import torch
+from ..core.command import delayed
 from ..core.config import TrainConfig
 from ..core.device import limit_threads
 from ..core.files import unlock_folder
@@ -55,13 +57,14 @@ def fit(
         run,status = start_run(config, windows, split),'failed'
         console = Console(config.epochs, run.done, config.progress)
         console.line(_first_lines(run))
+        import_module('sklearn.linear_model')   # scoring needs it, and may have little time
         try:
             line = _fit(run, console)
             status = 'finished'
         except KeyboardInterrupt: status = 'interrupted'; raise
         finally:
             try:
-                words = run.finish(status)
+                with delayed(): words = run.finish(status)
                 closing = line if status == 'finished' else f'The run is {status} after {run.done} epochs; {run.folder} is complete up to there.'
                 console.line('\n'.join([*words, closing]))
             finally:

@@ -312,7 +312,8 @@ def finish(self:Recorder,
     self.writer.shutdown()   # whatever Ctrl-C came upon, what was begun is written
     self.wait()
     self.log.rewind(self.done)
-    if self.best is None: return self.save_metadata(status=status, ended=_now()) or []
+    if status != 'finished' or self.best is None: self.save_metadata(status=status, ended=_now())   # scoring may be cut short, so this comes first
+    if self.best is None: return []
     best = load_checkpoint(self.folder/'best_model.pt', self.trainer.device)
     self.trainer.judged.load_state_dict(best['model'])
     scores,calibration = self._score()

@@ -193,7 +193,8 @@ def test_what_is_wrong(folder, spoiled, tmp_path, monkeypatch):
     assert said() == "there is no finished run below artifacts/: train one with moola_train, or name the folder of a run"
     assert said("nowhere") == "there is no folder nowhere: name the folder of a run"
     assert said(simulate_windows(8)) == "windows need a detector: explore(windows, detector), where the folder of a run will do"
-    assert said(simulate_windows(8), "nowhere") == "there is no model nowhere"
+    assert said(simulate_windows(8), "nowhere") == "there is no model nowhere: name a folder, a checkpoint, or one of recommended, student, student-live"
+    assert said("student") == "student comes with moola and is no run: it is used with --model"
     assert said("no.parquet", folder) == "There is no file no.parquet."
     assert said(folder, features=["rsi"]).startswith("there is no feature 'rsi': choose from open_norm, ")
     (spoiled/"predictions.parquet").rename(spoiled/"kept")

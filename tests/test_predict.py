@@ -339,6 +339,23 @@ def test_default_model(run_folder, tmp_path, monkeypatch):
     with pytest.raises(SystemExit, match="there is no model in"): moola_predict(["b.csv"])
 
 
+def test_a_student_reads_what_no_window_fits(tmp_path, monkeypatch, capsys):
+    "It needs 63 bars in a row; a window, and so the comparison with the training, needs 105."
+    monkeypatch.chdir(tmp_path)
+    bars = simulate_bars(400, 1)
+    pieces = dict(short=bars[:70], holed=bars[bars.index % 80 != 0])
+    for name, b in pieces.items():
+        b.to_csv(f"{name}.csv", index=False)
+        moola_predict([f"{name}.csv", *f"--model student --quiet --probabilities {name}.parquet".split()])
+        assert "away from" not in capsys.readouterr().err
+        read = pd.read_parquet(f"{name}.parquet").probability.notna()
+        assert read.sum() == {"short": 39, "holed": 5*48}[name]
+    for words, message in (("short.csv --drift d.csv", "short.csv has 70 bars: a window needs 105"), ("holed.csv --drift d.csv", "no 105 bars without a gap")):
+        with pytest.raises(SystemExit, match=message): moola_predict([*words.split(), "--model", "student", "--quiet"])
+    bars[:50].to_csv("few.csv", index=False)
+    with pytest.raises(SystemExit, match="few.csv has 50 bars: a student needs 63"): moola_predict("few.csv --model student --quiet".split())
+
+
 WRONG = {"b.csv --model nowhere": "there is no model nowhere", "nowhere.csv --model RUN": "there is no file nowhere.csv",
          "b.csv --model .": "holds no best_model.pt", "few.csv --model RUN": "few.csv has 104 bars: a window needs 105",
          "thin.csv --model RUN": "thin.csv has no column close", "b.csv --model RUN --device cuda:99": "device 'cuda:99' was asked for",

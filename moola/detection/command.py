@@ -114,7 +114,8 @@ def _predict(bars, model, device, overwrite, quiet, out, probabilities, drift, d
     detector = load_predictor(model or default_model('student'), device)
     table,name = read_bars(bars, **reading),Path(bars).name
     _read_aloud(table)
-    compared = bars_drift(table, detector, check=False, name=name, gaps=scanning.gaps) if detector.feature_reference or drift or drift_plot else None
+    asked = bool(drift or drift_plot)
+    compared = bars_drift(table, detector, check=False, name=name, gaps=scanning.gaps, needed=asked or not detector.once) if detector.feature_reference or asked else None
     found = scan(table, detector, progress=not quiet, check=False, name=name, **asdict(scanning), **asdict(listing))
     _write(files, found, compared, bars, table)
     _report(detector, found, compared, files)

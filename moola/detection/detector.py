@@ -12,6 +12,7 @@ from ..core.errors import MoolaError
 from ..core.names import W
 from ..data.drift import feature_drift
 from ..data.features import fill_windows
+from ..data.read import as_bars
 from .ensemble import Ensemble, feature_columns, load_ensemble
 from .scan import _stretches, scan, window_starts
 from .stream import Stream
@@ -59,11 +60,15 @@ def bars_drift(
     check:bool=True, # Check the bars? Those from read_bars have been
     name:str='bars', # What error messages call the bars
     gaps:str|None=None, # What becomes of gaps in time, as for a scan
-): # A Drift, from feature_drift
+    needed:bool=True, # Raise where no window fits? A student may read such bars, and there is nothing to compare then
+): # A Drift, from feature_drift, or None
     "Compare the features of these bars with those that the first network has learned from."
     if detector.feature_reference is None: raise MoolaError(f"{detector.runs[0]} does not know its training features: it is of an early version")
-    stretches,ohlc = _stretches(bars, name, check, gaps=gaps, least=W)
+    if check: bars = as_bars(bars, name)
+    if len(bars) < W and not needed: return None
+    stretches,ohlc = _stretches(bars, name, False, gaps=gaps, least=W if needed else 1)
     starts = window_starts(stretches.segments, W)
+    if not len(starts): return None
     if len(starts) > most: starts = starts[np.linspace(0, len(starts)-1, most).round().astype(int)]
     width,columns = feature_columns(detector.features)
     x = fill_windows(ohlc, starts, np.empty((len(starts), W, width), np.float32), detector.swing_rule)

@@ -49,4 +49,4 @@ def find_model(
     path = Path(model)
     if path.exists(): return path
     if str(model) in INCLUDED and holds_model(included_model(str(model))): return included_model(str(model))
-    raise MoolaError(f"there is no model {model}")
+    raise MoolaError(f"there is no model {model}: name a folder, a checkpoint, or one of {', '.join(INCLUDED)}")

@@ -18,6 +18,7 @@ from ..core.config import config_from_dict, TrainConfig
 from ..core.errors import MoolaError
 from ..core.files import in_use, project_root
 from ..data.splits import load_windows
+from ..models.included import INCLUDED
 
 # %% ../../nbs/training/01_run.ipynb #c7079066
 TABLES = ('epoch_metrics.csv', 'loss_components.csv', 'uncertainty_params.csv', 'probability_stats.csv', 'feature_stats.csv', 'gradient_stats.csv')
@@ -147,6 +148,7 @@ def find_run(
     if isinstance(path, Run): return path
     if path:
         places = [p for p in (Path(path), project_root()/path) if p.is_dir()]
+        if not places and str(path) in INCLUDED: raise MoolaError(f"{path} comes with moola and is no run: it is used with --model")
         if not places: raise MoolaError(f"there is no folder {path}: name the folder of a run")
         if (places[0]/'student.pt').exists(): raise MoolaError(f"{places[0]} holds a student, which moola_distil made, and no run: it is used with --model")
         return Run(next((p for p in places if (p/'metadata.json').exists()), places[0]))

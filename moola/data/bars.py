@@ -91,14 +91,19 @@ def check_bars(
     raise MoolaError(f"{name}: {count} the rule that {rule}: {rows}{_cause(bars, rule)}.")
 
 # %% ../../nbs/data/01_bars.ipynb #33abf8ab
-def _time_ns(bars): return bars.timestamp.to_numpy('datetime64[ns]').view('int64')
+_NS = dict(s=10**9, ms=10**6, us=10**3, ns=1)
+
+def _steps_ns(bars):
+    "Time from each bar to the next, ns."
+    t = bars.timestamp.array
+    return np.diff(t.asi8) * _NS[t.unit]
 
 def bar_length(
     bars:pd.DataFrame, # Bars with a timestamp column
 ) -> pd.Timedelta:     # The most frequent spacing; the shortest of equally frequent ones
     "How long one bar lasts, measured on the bars."
     if len(bars) < 2: raise MoolaError("The bar length needs at least two bars.")
-    steps = np.diff(_time_ns(bars))
+    steps = _steps_ns(bars)
     if 2*(steps == steps[len(steps)//2]).sum() > len(steps): return pd.Timedelta(int(steps[len(steps)//2]), 'ns')   # surely the most frequent
     steps, count = np.unique(steps, return_counts=True)
     return pd.Timedelta(int(steps[count.argmax()]), 'ns')
@@ -138,7 +143,7 @@ def choose_gaps(
 # %% ../../nbs/data/01_bars.ipynb #e3e98ca3
 def _steps(bars, bar, gaps, most):
     "Bars to put in after each bar, whether a stretch ends after it, and the time to the next; (n-1,) each."
-    steps = np.diff(_time_ns(bars))
+    steps = _steps_ns(bars)
     put, ends = gap_rule(steps, bar, gaps, most)
     if 'symbol' in bars and len(bars) > 1:
         rolled = (bars.symbol.to_numpy()[1:] != bars.symbol.to_numpy()[:-1]) & ~bars.symbol.isna().to_numpy()[1:]
@@ -184,16 +189,15 @@ def find_stretches(
     bar = bar_length(bars) if bar is None else pd.Timedelta(bar)
     gaps = choose_gaps(gaps, bar)
     put, ends, steps = _steps(bars, bar, gaps, most)
-    row, nth = _repeated(np.r_[put, 0][:len(bars)] + 1)
-    filled, last = nth > 0, np.r_[ends, True][:len(bars)]
-    segments = _between(np.flatnonzero(np.r_[row[1:] != row[:-1], True] & last[row])[:-1] + 1, len(row))
-    jumped = np.r_[False, (steps != bar.value) & ~ends][:len(bars)][row] & (gaps == 'join')
-    return Stretches(_flat(bars, row, nth, bar) if filled.any() else bars, segments, row, filled, jumped, gaps, bar)
+    jumped = np.r_[False, (steps != bar.value) & ~ends][:len(bars)] if gaps == 'join' else np.zeros(len(bars), bool)
+    if not put.any(): return Stretches(bars, _between(np.flatnonzero(ends) + 1, len(bars)), np.arange(len(bars)), np.zeros(len(bars), bool), jumped, gaps, bar)
+    row, nth = _repeated(np.r_[put, 0] + 1)
+    last = np.r_[row[1:] != row[:-1], True] & np.r_[ends, True][row]
+    return Stretches(_flat(bars, row, nth, bar), _between(np.flatnonzero(last)[:-1] + 1, len(row)), row, nth > 0, jumped[row], gaps, bar)
 
 # %% ../../nbs/data/01_bars.ipynb #b2946b80
 def _repeated(times):
     "The item at each place, and its count there, when item k is repeated `times[k]` times."
-    if (times == 1).all(): return np.arange(len(times)), np.zeros(len(times), int)
     row = np.repeat(np.arange(len(times)), times)
     return row, np.arange(len(row)) - (np.cumsum(times) - times)[row]
 
@@ -233,8 +237,9 @@ def second_length(
 # %% ../../nbs/data/01_bars.ipynb #5e5cdc18
 def _second_length(bars, bar):
     "How many bars have another spacing, the first of them, and the spacing; or None."
-    steps = np.diff(_time_ns(bars))
-    twice = np.flatnonzero((steps[1:] == steps[:-1]) & (steps[1:] != bar.value) & (steps[1:] > 0))
+    steps = _steps_ns(bars)
+    other = np.flatnonzero((steps != bar.value) & (steps > 0))
+    twice = other[:-1][(np.diff(other) == 1) & (np.diff(steps[other]) == 0)]
     if not len(twice): return None
     found, count = np.unique(steps[twice], return_counts=True)
     length, pairs = found[count.argmax()], count.max()

@@ -308,15 +308,15 @@ def scan(
                  **asdict(limits), **asdict(o), calibrated=calibration is not None, by_windows=limits.base_rate is None and not detector.span_calibration,
                  types=types, decimals=price_decimals(ohlc), device=str(detector.device), runs=detector.runs, listed=len(spans), once=detector.once)
     spans = keep_spans(spans, limits)
-    table = _by_bar(bars, prob, live, windows, calibration)[~stretches.filled].reset_index(drop=True)
+    table = _by_bar(bars, prob, live, windows, calibration)
+    if stretches.filled.any(): table = table[~stretches.filled].reset_index(drop=True)
     return Scan(table, spans, about | dict(spans=len(spans), seconds=time.perf_counter()-began), unread)
 
 def _in_the_file(spans, s):
     "Spans by the rows of the bars that were given, marked where they run over a joined gap or bars that were put in."
-    odd = s.jumped | s.filled
-    touches = [bool(odd[a:b+1].any()) for a,b in zip(spans.start_bar, spans.end_bar)]
+    odd = np.r_[0, np.cumsum(s.jumped | s.filled)]
     first,last = s.row[spans.start_bar],s.row[spans.end_bar]
-    return spans.assign(start_bar=first, end_bar=last, bars=last-first+1, touches_gap=np.array(touches, bool))
+    return spans.assign(start_bar=first, end_bar=last, bars=last-first+1, touches_gap=odd[spans.end_bar+1] > odd[spans.start_bar])
 
 def _odd_bars(s):
     "A sentence on bars of another length and bars that were put in; empty where there are none."

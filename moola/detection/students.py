@@ -12,7 +12,7 @@ from dataclasses import fields
 import numpy as np
 import torch
 from ..core.errors import MoolaError
-from ..models.series import _bars, _features_of, feature_state, FIELD, FULL, series_features
+from ..models.series import _bars, _features_of, _write, feature_state, FIELD, FULL, SERIES_FEATURES
 from ..models.series_reader import SeriesReader
 from .ensemble import Ensemble
 
@@ -66,20 +66,23 @@ def _side_by_side(segments, most):
         i += n
 
 # %% ../../nbs/detection/01_students.ipynb #fcbf8a1a
-def _parts(x, start, end, right, rule, most):
+def _parts(x, start, end, right, rule, threads, most):
     "A long stretch in parts: the rows of each, its features (1, 17, T), and how many columns stand before the first row."
-    f,state,done = None,feature_state(),start
+    state,done,f = feature_state(),start,np.empty((len(SERIES_FEATURES), 0), np.float32)
     for a in range(start, end, most):
-        b,ahead = min(a+most, end),min(a+most+right, end)
-        new = series_features(x[done:ahead], state, rule)
-        f,done,before = new if f is None else np.concatenate([f[:,a-2*FULL-done:], new], 1),ahead,min(a-start, 2*FULL)
+        b,ahead,before = min(a+most, end),min(a+most+right, end),min(a-start, 2*FULL)
+        kept = f[:,f.shape[1]-(before+done-a):]
+        f = np.empty((len(kept), before+ahead-a), np.float32)
+        f[:,:kept.shape[1]] = kept
+        _write(x[done:ahead], state, rule, threads, f, kept.shape[1])
+        done = ahead
         yield np.array([[a, b]]), f[None], before
 
 # %% ../../nbs/detection/01_students.ipynb #00b30c26
 def _passes(x, segments, detector, threads, most):
     "What a GPU reads at once: rows of stretches (n, 2), their features (n, 17, T), and columns before the first row."
     for group in _side_by_side(segments, most):
-        if group[0,1]-group[0,0] > most: yield from _parts(x, *group[0], detector.right_context, detector.swing_rule, most)
+        if group[0,1]-group[0,0] > most: yield from _parts(x, *group[0], detector.right_context, detector.swing_rule, threads, most)
         else: yield group, _features_of(x, group, detector.swing_rule, threads), 0
 
 # %% ../../nbs/detection/01_students.ipynb #0954adee

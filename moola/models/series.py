@@ -61,7 +61,7 @@ _ROOT3,_ROOT5,_ROOT10,_ROOT20 = (math.sqrt(k) for k in (3, 5, 10, 20))
 
 @njit(cache=True, nogil=True, error_model='numpy')
 def _keep(bars, t, high, low, close):
-    "Write bar `t` into the ring; ATR, the path of ten moves, and the highest and lowest of twenty bars."
+    "Write bar `t` into the ring; ATR, and the path of ten moves."
     before, i = bars[(t-1) & (_HELD-1), 2], t & (_HELD-1)
     bars[i, 0], bars[i, 1], bars[i, 2] = high, low, close
     bars[i, 3] = max(high-low, max(abs(high-before), abs(low-before))) if t else 0.
@@ -73,10 +73,16 @@ def _keep(bars, t, high, low, close):
         atr += bars[j, 3]
         path += bars[j, 4]
     if n: atr /= n
+    return atr, path
+
+@njit(cache=True, nogil=True, error_model='numpy')
+def _tall(bars, t):
+    "From the lowest to the highest of the last twenty bars."
+    high, low = bars[t & (_HELD-1), 0], bars[t & (_HELD-1), 1]
     for k in range(max(t-19, 0), t):
         j = k & (_HELD-1)
         high, low = max(high, bars[j, 0]), min(low, bars[j, 1])
-    return atr, path, high, low
+    return high - low
 
 # %% ../../nbs/models/08_series.ipynb #e6fb4690
 @njit(cache=True, nogil=True, error_model='numpy')
@@ -106,30 +112,53 @@ def _candle(o, h, l, c, ema, s, t, atr, f):
 
 # %% ../../nbs/models/08_series.ipynb #d6815567
 @njit(cache=True, nogil=True, error_model='numpy')
-def _fill(x, s, bars, follow, recent, out):
-    "Write the features of the bars `x`, (n, 4), that follow the state into `out`, (17 or more, n) float32."
+def _carry(s, bars, t, h, l, c, follow, recent):
+    "Bring the state one bar on; its ATR, and the path of ten moves."
+    s[_EMA] = ALPHA*(h-l) + (1-ALPHA)*s[_EMA] if t else h-l
+    atr, path = _keep(bars, t, h, l, c)
+    _swing(s, t, h, l, c, atr, follow, recent)
+    s[_N] = t + 1
+    return atr, path
+
+@njit(cache=True, nogil=True, error_model='numpy')
+def _pass(x, s, bars, follow, recent):
+    "Bring the state past the bars `x`, (n, 4)."
+    for i in range(len(x)): _carry(s, bars, int(s[_N]), x[i, 1], x[i, 2], x[i, 3], follow, recent)
+
+@njit(cache=True, nogil=True, error_model='numpy')
+def _fill(x, s, bars, follow, recent, out, first):
+    "Write the features of the bars `x`, (n, 4), that follow the state into `out`, (17 or more, N) float32, from column `first` on."
     f = np.empty(17)
     for i in range(len(x)):
         o, h, l, c, t = x[i, 0], x[i, 1], x[i, 2], x[i, 3], int(s[_N])
-        s[_EMA] = ALPHA*(h-l) + (1-ALPHA)*s[_EMA] if t else h-l
-        atr, path, highest, lowest = _keep(bars, t, h, l, c)
-        _swing(s, t, h, l, c, atr, follow, recent)
+        atr, path = _carry(s, bars, t, h, l, c, follow, recent)
         _candle(o, h, l, c, s[_EMA], s, t, atr, f)
-        _moves(bars, t, c, atr, path, highest-lowest, f[12:])
-        for j in range(17): out[j, i] = f[j]
-        s[_N] = t + 1
+        _moves(bars, t, c, atr, path, _tall(bars, t), f[12:])
+        for j in range(17): out[j, first+i] = f[j]
 
 # %% ../../nbs/models/08_series.ipynb #f851d724
 def series_features(
     ohlc, # Bars of a stretch, or the next bars of one, (n, 4)
     state:FeatureState=None, # State after the bars before; None at the start of a stretch. It is changed
     swing_rule:str='origin', # How swings are confirmed: origin, strict or close
+    threads:int=1, # Parts at work at a time, of at least 4,096 bars each
 )->np.ndarray: # (17, n) float32, in the order of `SERIES_FEATURES`
     "The features of each bar of a stretch, in memory that does not grow with it."
-    x,s = _bars(ohlc),feature_state() if state is None else state
+    x = _bars(ohlc)
     out = np.empty((len(SERIES_FEATURES), len(x)), np.float32)
-    _fill(x, *s, *rule_numbers(swing_rule), out)
+    _write(x, feature_state() if state is None else state, swing_rule, threads, out, 0)
     return out
+
+def _write(x, s, swing_rule, threads, out, first):
+    "The features of the bars `x` into `out`, from column `first` on, by several threads."
+    size,parts,rule = max(-(-len(x)//threads), 4096),[],rule_numbers(swing_rule)
+    with ThreadPoolExecutor(threads) as pool:
+        for a in range(0, len(x)-size, size):
+            parts.append(pool.submit(_fill, x[a:a+size], *(v.copy() for v in s), *rule, out, first+a))
+            _pass(x[a:a+size], *s, *rule)
+        done = len(parts)*size
+        _fill(x[done:], *s, *rule, out, first+done)
+        for p in parts: p.result()
 
 def _bars(ohlc):
     x = as_ohlc(ohlc)
@@ -157,7 +186,7 @@ def _features_of(x, s, swing_rule, threads):
 def _fill_many(x, stretches, numbers, bars, follow, recent, out):
     "`_fill` for each stretch, from the state of none."
     for i in range(len(stretches)):
-        _fill(x[stretches[i, 0]:stretches[i, 1]], numbers.copy(), bars.copy(), follow, recent, out[i])
+        _fill(x[stretches[i, 0]:stretches[i, 1]], numbers.copy(), bars.copy(), follow, recent, out[i], 0)
 
 # %% ../../nbs/models/08_series.ipynb #929c9ba2
 DILATIONS = (1, 2, 4, 8, 16)

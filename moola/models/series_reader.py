@@ -187,14 +187,14 @@ class SeriesStream:
 
     def _one(self, x):
         r = self.reader
-        _fill(x, *self.features, *r.net.rule, r.one)
+        _fill(x, *self.features, *r.net.rule, r.one, 0)
         p = _read_one(r.one[:, 0], self.begun, _ENDLESS, r.net[:-1], self.ring, r.room)
         self.begun += 1
         return np.full(1, p, np.float32) if self.begun > r.right_context else np.zeros(0, np.float32)
 
     def _some(self, x):
         f = np.empty((len(SERIES_FEATURES), len(x)), np.float32)
-        _fill(x, *self.features, *self.reader.net.rule, f)
+        _fill(x, *self.features, *self.reader.net.rule, f, 0)
         return self._answers(f, _ENDLESS)
 
     def _answers(self, f, bars):
@@ -244,7 +244,7 @@ def read(self:SeriesReader,
         waiting = []
         for a in range(0, n+late, PART):
             f = np.zeros((len(SERIES_FEATURES), min(PART, n+late-a)), np.float32)
-            if a < n: _fill(x[a:a+PART], *state, *self.net.rule, f)
+            if a < n: _fill(x[a:a+PART], *state, *self.net.rule, f, 0)
             f = np.concatenate([tail, f], 1)
             job = f, a-tail.shape[1], a
             if threads == 1: work(*job)

@@ -467,12 +467,10 @@ def test_compare_is_checked_before_anything_is_trained(tmp_path, monkeypatch):
 
 
 def test_help_is_quick():
-    began = time.perf_counter()
     code = "from moola.evaluation.command import moola_evaluate; moola_evaluate(['--help'])"
     out = subprocess.run([sys.executable, "-X", "importtime", "-c", code], capture_output=True, text=True)
     assert "--open-lockbox" in out.stdout and "--pos-weight" in out.stdout
     assert not any(f"| {' '*k}{m}\n" in out.stderr for m in ("torch", "pandas", "matplotlib") for k in range(12)), "nothing heavy"
-    assert time.perf_counter()-began < 5
 
 
 def test_ctrl_c_keeps_what_is_finished(tmp_path):

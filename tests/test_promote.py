@@ -25,7 +25,7 @@ from moola.release import promote as page
 from moola.release.card import model_card
 from moola.release.checklist import check_same, checklist, evaluation_evidence, failed
 from moola.release.command import moola_promote
-from moola.release.promote import promote, replace_production, rollback
+from moola.release.promote import install, promote, replace_production, rollback
 from moola.training.fit import fit
 from moola.training.run import Run
 
@@ -245,12 +245,23 @@ def test_rollback_goes_back_and_forth(run, tmp_path, capsys, monkeypatch):
     with pytest.raises(SystemExit, match="holds no model"): moola_promote(["--rollback"])
 
 
+@pytest.fixture(scope="module")
+def judged(trained):
+    "What the checklist says of the run, for tests of what comes after it."
+    return checklist(Run(trained))[:2]
+
+
 @pytest.fixture
-def two(run, tmp_path):
+def put(run, judged, tmp_path):
+    "Puts the run into production, with a reason."
+    return lambda reason: install(run, *judged, reason, tmp_path/"artifacts")
+
+
+@pytest.fixture
+def two(put, tmp_path):
     "Artifacts with a model in production and one before it."
-    artifacts = tmp_path/"artifacts"
-    for reason in ("one", "two"): promote(run, force=reason, artifacts=artifacts)
-    return artifacts
+    for reason in ("one", "two"): put(reason)
+    return tmp_path/"artifacts"
 
 
 class Stop(Exception): "The power goes off."
@@ -258,7 +269,7 @@ class Stop(Exception): "The power goes off."
 
 @pytest.mark.parametrize("atomic", [True, False], ids=["one step", "two renames"])
 @pytest.mark.parametrize("step", range(5))
-def test_a_stop_at_any_step_leaves_a_model(run, two, atomic, step, monkeypatch, tmp_path):
+def test_a_stop_at_any_step_leaves_a_model(put, two, atomic, step, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     real, swap, calls = os.replace, page.exchange, []
 
@@ -271,12 +282,12 @@ def test_a_stop_at_any_step_leaves_a_model(run, two, atomic, step, monkeypatch, 
     with monkeypatch.context() as m:
         m.setattr(page.os, "replace", lambda *a: count(real, *a))
         m.setattr(page, "exchange", (lambda *a: count(swap, *a)) if atomic else lambda *a: False)
-        try: promote(run, force="three", artifacts=two)
+        try: put("three")
         except Stop: pass
     assert who(default_model()) in ("two", "three")
     Detector.load(default_model(), "cpu")
     before = who(default_model())
-    promote(run, force="four", artifacts=two)
+    put("four")
     assert who(two/PRODUCTION) == "four"
     if (two/PREVIOUS).exists(): assert who(two/PREVIOUS) in ("one", "two", before)
     assert sorted(p.name for p in two.iterdir() if p.name.startswith(".")) == []
@@ -324,9 +335,9 @@ def test_readers_never_miss_the_model(two, tmp_path):
     assert missed == []
 
 
-def test_one_at_a_time(run, two):
-    with page.locked(two), pytest.raises(MoolaError, match="another moola_promote is at work"): promote(run, force="at the same time", artifacts=two)
-    assert who(promote(run, force="afterwards", artifacts=two)) == "afterwards"
+def test_one_at_a_time(put, two):
+    with page.locked(two), pytest.raises(MoolaError, match="another moola_promote is at work"): put("at the same time")
+    assert who(put("afterwards")) == "afterwards"
 
 
 def test_evidence_takes_the_highest_chance(run):

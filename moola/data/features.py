@@ -154,7 +154,7 @@ def build_displacement(
 @njit(cache=True, nogil=True, error_model='numpy')
 def _displacement(x, atr, high, low, out):
     "Fill `out`, (T, 6), from one window `x`, (T, 4), and its ATR; `high` and `low` (T,) are scratch space."
-    high[:], low[:] = x[:, 1], x[:, 2]
+    for t in range(len(x)): high[t], low[t] = x[t, 1], x[t, 2]   # one slice assigned to another takes numba seconds to compile
     for lag in range(1, 20):
         for t in range(lag, len(x)): high[t], low[t] = max(high[t], x[t-lag, 1]), min(low[t], x[t-lag, 2])
     path = total = 0.

@@ -154,17 +154,22 @@ def _types(model, rows, width):
 
 # %% ../../nbs/models/04_exact.ipynb #b3806942
 @njit(cache=True, nogil=True, error_model='numpy')
+def _put(a, b):
+    "a[:] = b for rows; where one slice is assigned to another, numba takes seconds to compile what it would say of their shapes."
+    for k in range(len(a)): a[k] = b[k]
+
+@njit(cache=True, nogil=True, error_model='numpy')
 def _run(x, way, last, inputs, hidden, bias, g, c, h, out, at):
     "One direction over x (T, n, K): way 1 from bar 0 to bar `last`, way -1 from the last bar down to bar `last`; H outputs go to out[t, :, at:]."
     T, H = len(x), h.shape[1]
     h[:], c[:] = F32(0), F32(0)
     t = 0 if way > 0 else T-1
     while True:
-        for i in range(len(g)): g[i] = bias
+        for i in range(len(g)): _put(g[i], bias)
         _add(inputs, x[t], g)
         _add(hidden, h, g)
         _gates(g, c, h)
-        out[t, :, at:at+H] = h
+        for i in range(len(h)): _put(out[t, i, at:at+H], h[i])
         if t == last: break
         t += way
 
@@ -174,17 +179,17 @@ def _run_limited(x, i, limit, first, last, inputs, hidden, bias, g, c, h, gates,
     "Backwards over window i of x (T, n, K), anew for each bar from `first` to `last`, from `limit` bars after it."
     T, H = len(x), h.shape[1]
     for t in range(first, min(last+limit+1, T)):
-        gates[t] = bias
+        _put(gates[t], bias)
         _add_one(inputs, x[t, i], gates[t])
     for t in range(first, last+1, 4):
         h[:], c[:] = F32(0), F32(0)
         for ahead in range(min(limit, T-1), -1, -1):
-            for k in range(4): g[k] = gates[min(t+k+ahead, T-1)]
+            for k in range(4): _put(g[k], gates[min(t+k+ahead, T-1)])
             _add_four(hidden, h, g)
             _gates(g, c, h)
             for k in range(4):
                 if t+k+ahead >= T: h[k], c[k] = F32(0), F32(0)   # past the window's end there is nothing to read
-        for k in range(min(4, last+1-t)): out[t+k, i, at:at+H] = h[k]
+        for k in range(min(4, last+1-t)): _put(out[t+k, i, at:at+H], h[k])
 
 # %% ../../nbs/models/04_exact.ipynb #8d82b62d
 @njit(cache=True, nogil=True, error_model='numpy')
@@ -214,17 +219,20 @@ def _kind(h, pooled, both, weight, bias):
 def _read(x, layers, weight, bias, limit, first, last, types, total):
     """Add the probabilities of bars `first` to `last` of windows x (n, T, K), 1 or 4 of them, to total (n, last-first+1) float64;
     and where it has a column more, that of a retracement to that."""
-    n, T, _ = x.shape
+    n, T, K = x.shape
     H, whole = len(layers[0][0][1]), total.shape[1] > last-first+1   # a window's type takes all of its bars
     g, c, h = np.empty((n, 4*H), np.float32), np.empty((n, H), np.float32), np.empty((n, H), np.float32)
-    below, out = np.ascontiguousarray(x.transpose(1, 0, 2)), np.empty((T, n, 2*H), np.float32)
+    below, out = np.empty((T, n, K), np.float32), np.empty((T, n, 2*H), np.float32)
+    for i in range(n):
+        for t in range(T): _put(below[t, i], x[i, t])
     for i in range(len(layers)):
         top = i == len(layers) - 1
-        inputs, hidden, both = layers[i][0]
-        _run(below, 1, last if top and not whole else T-1, inputs, hidden, both, g, c, h, out, 0)
-        inputs, hidden, both = layers[i][1]
-        if limit < 0: _run(below, -1, first if top and not whole else 0, inputs, hidden, both, g, c, h, out, H)
-        else:
+        ends = (last, first) if top and not whole else (T-1, 0)
+        for side in range(1 if limit >= 0 else 2):
+            inputs, hidden, both = layers[i][side]
+            _run(below, 1-2*side, ends[side], inputs, hidden, both, g, c, h, out, side*H)
+        if limit >= 0:
+            inputs, hidden, both = layers[i][1]
             g4, c4, h4 = np.empty((4, 4*H), np.float32), np.empty((4, H), np.float32), np.empty((4, H), np.float32)
             gates = np.empty((T, 4*H), np.float32)
             for k in range(n): _run_limited(below, k, limit, 0 if whole else first, T-1 if whole else last, inputs, hidden, both, g4, c4, h4, gates, out, H)

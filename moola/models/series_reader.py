@@ -102,11 +102,12 @@ def _finish(x, scale, shift, skip, ahead, lo, hi, n, y, mean, var):
 
 # %% ../../nbs/models/09_series_reader.ipynb #380aa927
 @njit(cache=True, nogil=True, error_model='numpy')
-def _read_block(f, n, begun, bars, net, ring, work, mean, var, out):
-    "Read `n` newest bars from number `begun` on, features `f` (17, n); write the probability of the bar that each completes."
+def _read_block(f, at, n, begun, bars, net, ring, work, mean, var, out):
+    "Read `n` newest bars from number `begun` on, features `f` (17, N) from column `at` on; write the probability of the bar that each completes."
     taps, bias, scale, shift, head, inputs, skip, dilation, ahead = net
     L, C, late = len(bias), bias.shape[1], 0
-    for k in range(len(f)): work[0, k*_COLS+_BACK:k*_COLS+_BACK+n] = f[k, :n]
+    for k in range(len(f)):
+        for t in range(n): work[0, k*_COLS+_BACK+t] = f[k, at+t]
     for i in range(L):
         x = work[i]
         for k in range(inputs[i]):
@@ -131,10 +132,10 @@ def _read_one(f, begun, bars, net, ring, room):
     L, C, late = len(bias), bias.shape[1], 0
     x, y = room[0], room[1]
     x[:] = F32(0)
-    x[:len(f)] = f
+    for k in range(len(f)): x[k] = f[k]
     for i in range(L):
         d, slot = dilation[i], begun % _BACK
-        y[:C] = bias[i]
+        for c in range(C): y[c] = bias[i, c]
         for tap in range(3):
             v = x if tap == 2 else ring[i, (begun - (2-tap)*d) % _BACK]
             for k in range(inputs[i]):
@@ -200,7 +201,7 @@ class SeriesStream:
     def _answers(self, f, bars):
         r,n = self.reader,f.shape[1]
         out = np.empty(n, np.float32)
-        _read_block(f, n, self.begun, bars, r.net[:-1], self.ring, *r.rooms(), out)
+        _read_block(f, 0, n, self.begun, bars, r.net[:-1], self.ring, *r.rooms(), out)
         self.begun += n
         return out[max(n - max(self.begun - r.right_context, 0), 0):]
 
@@ -262,7 +263,7 @@ def _part(self:SeriesReader, f, first, bars, out):
     p = np.empty(f.shape[1], np.float32)
     for i in range(0, len(p), _BLOCK):
         n = min(_BLOCK, len(p)-i)
-        _read_block(f[:, i:i+n], n, first+i, bars, self.net[:-1], ring, *room, p[i:i+n])
+        _read_block(f, i, n, first+i, bars, self.net[:-1], ring, *room, p[i:i+n])
     out[:] = p[len(p)-len(out):]
 
 # %% ../../nbs/models/09_series_reader.ipynb #bcc1e3e7

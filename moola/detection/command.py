@@ -107,16 +107,16 @@ def _predict(bars, model, device, overwrite, quiet, out, probabilities, drift, d
     if not Path(bars).exists(): raise MoolaError(f"there is no file {bars}")
     for m in model or (): find_model(m)
     from moola.data.read import read_bars
-    from moola.detection.detector import bars_drift, load_predictor
-    from moola.detection.scan import scan
+    from moola.detection.detector import _compiling, load_predictor
     reading = reading_of(options)
     scanning,listing = read_options(options, ScanOptions, SpanOptions, what='moola_predict')
     detector = load_predictor(model or default_model('student'), device)
     table,name = read_bars(bars, **reading),Path(bars).name
     _read_aloud(table)
-    asked = bool(drift or drift_plot)
-    compared = bars_drift(table, detector, check=False, name=name, gaps=scanning.gaps, needed=asked or not detector.once) if detector.feature_reference or asked else None
-    found = scan(table, detector, progress=not quiet, check=False, name=name, **asdict(scanning), **asdict(listing))
+    asked,given = bool(drift or drift_plot),dict(check=False, name=name)
+    with _compiling(None if quiet or not sys.stderr.isatty() else lambda words: print(f'moola_predict: {words}', file=sys.stderr)):
+        compared = detector.drift(table, gaps=scanning.gaps, needed=asked or not detector.once, **given) if detector.feature_reference or asked else None
+        found = detector.scan(table, progress=not quiet, **given, **asdict(scanning), **asdict(listing))
     _write(files, found, compared, bars, table)
     _report(detector, found, compared, files)
 

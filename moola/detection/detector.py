@@ -6,6 +6,7 @@
 __all__ = ['LIVE', 'Detector', 'load_predictor', 'bars_drift']
 
 # %% ../../nbs/detection/04_detector.ipynb #8c7dbe52
+from numba.core import event
 import numpy as np
 import pandas as pd
 from ..core.errors import MoolaError
@@ -73,3 +74,14 @@ def bars_drift(
     width,columns = feature_columns(detector.features)
     x = fill_windows(ohlc, starts, np.empty((len(starts), W, width), np.float32), detector.swing_rule)
     return feature_drift(x if columns is None else x[..., columns], detector.feature_reference)
+
+# %% ../../nbs/detection/04_detector.ipynb #7b20c4d2
+class _Compiling(event.Listener):
+    "Says, once, that functions are compiled."
+    def __init__(self, say): self.say = say
+    def on_start(self, _):
+        if self.say: self.say('compiling for this machine, once; later starts are quick')
+        self.say = None
+    def on_end(self, _): pass
+
+def _compiling(say): return event.install_listener('numba:compile', _Compiling(say))

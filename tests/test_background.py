@@ -11,6 +11,7 @@ from conftest import start
 
 from moola.core.config import make_config
 from moola.core.errors import MoolaError
+from moola.data.background import draw_background, may_be_drawn, read_background
 from moola.data.bars import cut_windows
 from moola.data.plant import simulate_windows
 from moola.data.simulate import simulate_bars
@@ -18,7 +19,6 @@ from moola.data.splits import split_windows
 from moola.data.windows import write_windows
 from moola.evaluation.folds import fold_data, plan_folds
 from moola.models.checkpoint import load_checkpoint
-from moola.training.background import draw_background, may_be_drawn, read_background
 from moola.training.fit import fit
 from moola.training.many import fit_many
 from moola.training.trainer import Trainer

@@ -9,11 +9,11 @@ from conftest import start
 
 from moola.core.config import make_config
 from moola.core.errors import MoolaError
+from moola.data.background import background_of, draw_background
 from moola.data.plant import simulate_labelled_bars, simulate_windows
 from moola.data.splits import split_windows
 from moola.models.checkpoint import load_checkpoint
 from moola.training import many, teachers
-from moola.training.background import background_of, draw_background
 from moola.training.console import Console
 from moola.training.fit import fit
 from moola.training.run import Run

@@ -18,6 +18,7 @@ from ..core.config import TrainConfig
 from ..core.errors import MoolaError
 from ..core.files import clean_json, make_folder, project_root, write_atomic
 from ..core.provenance import git_commit, versions
+from ..data.background import background_of
 from ..data.splits import clusters, inner_split, load_windows, Split, window_groups
 from ..data.windows import join_windows, Windows
 from .baselines import BASELINES
@@ -26,10 +27,9 @@ from .networks import collect, make_jobs, run_jobs, settings_of, train_networks,
 from .nulls import run_nulls
 from .page import best_chance, CHANCE, Evaluation, findings, PAIRED, plain, plot_evaluation, READINGS, RIVALS, SYSTEM_WORDS, save_folds, write_pages
 from .readings import mean_of_seeds, read_out, read_segments
-from ..metrics.judged import Judged, Readings
 from ..metrics.decision import decide
+from ..metrics.judged import Judged, Readings
 from ..metrics.verdicts import Score
-from ..training.background import background_of
 
 # %% ../../nbs/evaluation/07_evaluate.ipynb #ce3200e3
 def _answers(

@@ -20,12 +20,12 @@ from ..core.device import choose_device
 from ..core.errors import MoolaError
 from ..core.files import write_atomic
 from ..core.names import DISPLACEMENT, FEATURES, W
+from ..data.background import background_of
 from ..data.features import build_displacement, feature_series, named_features
 from ..data.splits import Split
 from ..data.windows import join_windows, Windows
 from .folds import fold_data
 from ..models.stacked import fresh_model
-from ..training.background import background_of
 from ..training.many import fit_many
 
 # %% ../../nbs/evaluation/02_networks.ipynb #48b002e6
@@ -38,7 +38,7 @@ class Job(NamedTuple):
     name: str # For messages
 
 _CODE = ('data/features','data/swings','data/windows','metrics/scores','models/jade','models/losses','models/stacked','models/fused',
-         'training/augment','training/background','training/trainer','training/loop','training/teachers','training/result','training/many','evaluation/networks')
+         'training/augment','data/background','training/trainer','training/loop','training/teachers','training/result','training/many','evaluation/networks')
 _FREE = ('output','resume','overwrite','progress','device','test_fraction','min_length','data','n_windows','data_seed')
 
 # %% ../../nbs/evaluation/02_networks.ipynb #ea7a37b9

@@ -119,7 +119,7 @@ def _check_background(
     config:TrainConfig, # Its background
 )->list[Path]: # The files, here
     "Read the bars without labels, as the pod will."
-    from moola.training.background import background_of, bar_files
+    from moola.data.background import background_of, bar_files
     background_of(config)
     return [p.resolve() for p in bar_files(config.background)]
 

@@ -17,6 +17,7 @@ from ..core.errors import MoolaError
 from ..core.files import clean_json, unlock_folder
 from ..core.provenance import git_commit, versions
 from ..data.features import named_features
+from ..data.identity import describe_data
 from ..data.splits import Split
 from ..data.windows import Windows
 from ..metrics.decode import choose_threshold
@@ -24,7 +25,7 @@ from ..models.checkpoint import FORMAT, load_checkpoint, save_checkpoint
 from .cluster import need
 from ..training.loop import train_epochs
 from ..training.many import fit_many
-from ..training.recorder import describe_data, save_predictions
+from ..training.recorder import save_predictions
 from ..training.start import start_run
 from ..training.trainer import choose_pos_weight
 

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from ..core.config import TrainConfig
 from ..core.errors import MoolaError
+from ..data.background import as_windows, background_of, draw_each
 from ..data.windows import join_windows, Windows
-from .background import as_windows, background_of, draw_each
 
 # %% ../../nbs/training/03_augment.ipynb #7f9586a4
 def mirrored(

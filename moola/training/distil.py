@@ -15,10 +15,11 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from tqdm.auto import tqdm
+from ..core.device import choose_device
 from ..core.errors import MoolaError
 from ..core.files import write_atomic
-from ..core.device import choose_device
 from ..core.names import DISPLACEMENT, FEATURES, OHLC, W
+from ..data.background import bar_files
 from ..data.bars import segment_bars
 from ..data.copies import bar_marks, MARKS, window_marks
 from ..data.drift import describe_features
@@ -31,7 +32,6 @@ from ..models.series import FULL, SERIES_FEATURES, SeriesNet, series_features
 from ..models.series_reader import SeriesReader
 from ..models.student import save_student
 from .augment import AFTER, BEFORE, mirrored
-from .background import bar_files
 
 # %% ../../nbs/training/09_distil.ipynb #ddf627d7
 PIECE = 8192  # bars in a piece

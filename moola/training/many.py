@@ -18,15 +18,15 @@ from tqdm.auto import tqdm
 from ..core.config import TrainConfig
 from ..core.device import choose_device, cpu_count, limit_threads
 from ..core.errors import MoolaError
+from ..data.background import background_of, draw_each
 from ..data.splits import Split
 from ..data.windows import Windows
 from ..models.losses import task_losses, TaskWeights
 from ..models.pretrained import take_weights
 from ..models.stacked import fresh_model, jade_many, Stacked
 from .augment import training_pool
-from .background import background_of, draw_each
-from .loop import train_epochs
 from .graphs import record_graphs
+from .loop import train_epochs
 from .result import FitResult, make_result, model_name
 from .teachers import ask_teachers, make_trainer, teacher_configs
 from .trainer import average_share, choose_pos_weight, draw_rows, leaves_a_step, to_tensors

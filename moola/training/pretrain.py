@@ -22,6 +22,7 @@ from ..core.errors import MoolaError
 from ..core.files import clean_json, lock_folder, make_folder, unlock_folder, write_atomic
 from ..core.names import W
 from ..core.provenance import git_commit, versions
+from ..data.background import bar_files
 from ..data.features import named_features
 from ..data.plant import simulate_windows
 from ..data.read import read_bars
@@ -31,7 +32,6 @@ from ..models.jade import Jade, make_model
 from ..models.losses import task_losses
 from ..models.pretrained import FILE, save_pretrained
 from .augment import mirrored
-from .background import bar_files
 from .distil import bar_pieces
 
 # %% ../../nbs/training/12_pretrain.ipynb #e270eae2

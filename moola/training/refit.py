@@ -14,11 +14,12 @@ from ..core.device import choose_device, limit_threads
 from ..core.errors import MoolaError
 from ..core.files import lock_folder, unlock_folder
 from ..core.provenance import git_commit, versions
+from ..data.identity import describe_background, describe_data
 from ..data.splits import Split
 from ..data.windows import Windows
 from ..models.checkpoint import read_checkpoint, save_checkpoint
 from .loop import train_epochs
-from .recorder import describe_background, describe_data, feature_reference
+from .recorder import feature_reference
 from .run import find_run, REFIT, Run, run_windows
 from .teachers import make_trainer
 
@@ -58,7 +59,7 @@ def refit(
         t = _train(config, windows, every_window(windows, data['split_by_time']), choose_device(device), progress)
         save_checkpoint(run.folder/REFIT, best | dict(
             model={k: v.detach().cpu().clone() for k,v in t.judged.state_dict().items()}, epoch=config.epochs, feature_reference=feature_reference(t), git=git_commit(),
-            data=describe_data(windows, t.split, config) | describe_background(t), versions=versions(), pos_weight=t.pos_weight.item(),
+            data=describe_data(windows, t.split, config) | describe_background(config, t.table[:,len(t.split.train):]), versions=versions(), pos_weight=t.pos_weight.item(),
             about=dict(refit=dict(run=run.folder.name, split=data['split'], epoch=best['epoch']))))
     finally: unlock_folder(lock)
     return run.folder/REFIT

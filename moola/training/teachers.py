@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 from ..core.config import TrainConfig
+from ..data.background import background_of, draw_background
 from ..data.features import named_features
 from ..data.splits import Split
 from ..data.windows import Windows
 from ..models.jade import Jade
 from .augment import mirrored
-from .background import background_of, draw_background
 from .loop import train_epochs
 from .trainer import Trainer
 

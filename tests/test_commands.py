@@ -86,7 +86,7 @@ moola_export --bars windows.parquet model.onnx: moola_train"""
 
 
 @pytest.mark.parametrize("case", WRONG.splitlines())
-def test_a_file_of_the_wrong_kind(case, commands, tmp_path, monkeypatch, capsys):
+def test_a_file_of_the_wrong_kind(case, commands, tmp_path, monkeypatch, capfd):
     "One sentence names the command that takes it, and nothing is left behind."
     simulate_bars(300, 1).to_csv(tmp_path/"bars.csv", index=False)
     pd.read_csv(tmp_path/"bars.csv", parse_dates=["timestamp"]).to_parquet(tmp_path/"bars.parquet")
@@ -100,5 +100,5 @@ def test_a_file_of_the_wrong_kind(case, commands, tmp_path, monkeypatch, capsys)
     with pytest.raises(SystemExit) as e: getattr(importlib.import_module(module), function)(words)
     said = e.value.code
     assert cure in said and "\n" not in said and said.startswith(f"{name}: "), said
-    assert capsys.readouterr() == ("", "")
+    assert capfd.readouterr() == ("", "")
     assert sorted(p.name for p in tmp_path.rglob("*")) == before

@@ -11,15 +11,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .bars import HIGH_RULE, LOW_RULE, OHLC, bar_length, check_bars, ohlc_array, ohlc_faults, second_length
+from .bars import _steps_ns, HIGH_RULE, LOW_RULE, OHLC, bar_length, check_bars, ohlc_array, ohlc_faults, second_length
 from .columns import choose_symbol, flat_table, price_columns, read_prices, read_volume, symbol_column, time_columns
 from .dialect import NUMBER, clip, list_names, name_key, plain_name, read_table
 from .times import read_times
 from ..core.errors import MoolaError
 
 # %% ../../nbs/data/06_read.ipynb #8b5220dd
-def _time_steps(bars): return np.diff(bars.timestamp.to_numpy('datetime64[ns]').astype('int64'))
-
 _HOUR = 3600 * 10**9
 
 def _autumn(bars, steps, name):
@@ -42,7 +40,7 @@ def order_bars(
     if np.median(steps) < 0: bars, said = bars[::-1].reset_index(drop=True), ['newest bar first: turned round']
     again = bars.duplicated(['timestamp', *OHLC]).to_numpy()
     if again.any(): bars, said = bars[~again].reset_index(drop=True), [*said, f"{_count(again, 'bar')} repeated, identical: dropped"]
-    steps = _time_steps(bars)
+    steps = _steps_ns(bars)
     if (steps > 0).all(): return bars, said
     _autumn(bars, steps, name)
     _two_prices(bars, name)

@@ -113,10 +113,10 @@ def _predict(bars, model, device, overwrite, quiet, out, probabilities, drift, d
     detector = load_predictor(model or default_model('student'), device)
     table,name = read_bars(bars, **reading),Path(bars).name
     _read_aloud(table)
-    asked,given = bool(drift or drift_plot),dict(check=False, name=name)
-    with _compiling(None if quiet or not sys.stderr.isatty() else lambda words: print(f'moola_predict: {words}', file=sys.stderr)):
-        compared = detector.drift(table, gaps=scanning.gaps, needed=asked or not detector.once, **given) if detector.feature_reference or asked else None
-        found = detector.scan(table, progress=not quiet, **given, **asdict(scanning), **asdict(listing))
+    asked = bool(drift or drift_plot)
+    with _compiling('moola_predict', quiet):
+        compared = detector.drift(table, check=False, name=name, gaps=scanning.gaps, needed=asked or not detector.once) if detector.feature_reference or asked else None
+        found = detector.scan(table, progress=not quiet, check=False, name=name, **asdict(scanning), **asdict(listing))
     _write(files, found, compared, bars, table)
     _report(detector, found, compared, files)
 

@@ -6,6 +6,7 @@
 __all__ = ['LIVE', 'Detector', 'load_predictor', 'bars_drift']
 
 # %% ../../nbs/detection/04_detector.ipynb #8c7dbe52
+import sys
 from numba.core import event
 import numpy as np
 import pandas as pd
@@ -13,7 +14,6 @@ from ..core.errors import MoolaError
 from ..core.names import W
 from ..data.drift import feature_drift
 from ..data.features import fill_windows
-from ..data.read import as_bars
 from .ensemble import Ensemble, feature_columns, load_ensemble
 from .scan import _stretches, scan, window_starts
 from .stream import Stream
@@ -65,9 +65,8 @@ def bars_drift(
 ): # A Drift, from feature_drift, or None
     "Compare the features of these bars with those that the first network has learned from."
     if detector.feature_reference is None: raise MoolaError(f"{detector.runs[0]} does not know its training features: it is of an early version")
-    if check: bars = as_bars(bars, name)
     if len(bars) < W and not needed: return None
-    stretches,ohlc = _stretches(bars, name, False, gaps=gaps, least=W if needed else 1)
+    stretches,ohlc = _stretches(bars, name, check, gaps=gaps, least=W if needed else 1)
     starts = window_starts(stretches.segments, W)
     if not len(starts): return None
     if len(starts) > most: starts = starts[np.linspace(0, len(starts)-1, most).round().astype(int)]
@@ -84,4 +83,7 @@ class _Compiling(event.Listener):
         self.say = None
     def on_end(self, _): pass
 
-def _compiling(say): return event.install_listener('numba:compile', _Compiling(say))
+def _compiling(name, quiet=False):
+    "Have a command say on a terminal that it compiles."
+    show = not quiet and sys.stderr.isatty()
+    return event.install_listener('numba:compile', _Compiling((lambda words: print(f'{name}: {words}', file=sys.stderr)) if show else None))

@@ -93,20 +93,18 @@ def _follow(args):
     if args.webhook and not args.webhook.startswith(('http://','https://')): raise MoolaError(f"--webhook {args.webhook} is no http or https address")
     if args.file != '-' and not Path(args.file).is_file(): raise MoolaError(f"there is no file {args.file}")
     if args.file != '-' and _is_parquet(args.file): raise MoolaError(f"{args.file} is a parquet file, which doesn't grow by lines: moola_predict reads it")
-    from moola.detection.detector import Detector
+    from moola.detection.detector import _compiling, Detector
     detector = Detector.load(args.model or default_model('student-live'), 'cpu')
     stream = detector.stream(patience=args.patience, threshold=args.threshold, time_format=args.time_format, zone=args.zone)
-    _warm_up(detector, args.patience)
+    with _compiling('moola_follow'): _compile(detector, args.patience)
     if args.file == '-': return _take(stream, arriving(sys.stdin, 0), args, kinds, 'standard input')
     with open(args.file) as f: _take(stream, arriving(f, 0 if args.once else 1.), args, kinds, args.file)
 
-def _warm_up(detector, patience):
+def _compile(detector, patience):
     "Compile what reads a bar before the first one comes."
     from moola.data.simulate import simulate_bars
-    from moola.detection.detector import _compiling
-    with _compiling((lambda words: print(f'moola_follow: {words}', file=sys.stderr)) if sys.stderr.isatty() else None):
-        stream = detector.stream(patience=patience)
-        for b in simulate_bars(W+1, 0).itertuples(): stream.push(b)
+    stream = detector.stream(patience=patience)
+    for b in simulate_bars(W+1, 0).itertuples(): stream.push(b)
 
 def _is_parquet(path):
     with open(path, 'rb') as f: return f.read(4) == b'PAR1'

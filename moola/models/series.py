@@ -151,7 +151,8 @@ def series_features(
 
 def _write(x, s, swing_rule, threads, out, first):
     "The features of the bars `x` into `out`, from column `first` on, by several threads."
-    size,parts,rule = max(-(-len(x)//threads), 4096),[],rule_numbers(swing_rule)
+    rule,parts = rule_numbers(swing_rule),[]
+    size = max(-(-len(x)//threads), 4096)
     with ThreadPoolExecutor(threads) as pool:
         for a in range(0, len(x)-size, size):
             parts.append(pool.submit(_fill, x[a:a+size], *(v.copy() for v in s), *rule, out, first+a))

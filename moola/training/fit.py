@@ -6,7 +6,6 @@
 __all__ = ['fit']
 
 # %% ../../nbs/training/09_fit.ipynb #8c7dbe52
-from importlib import import_module
 import torch
 from ..core.command import delayed
 from ..core.config import TrainConfig
@@ -57,7 +56,7 @@ def fit(
         run,status = start_run(config, windows, split),'failed'
         console = Console(config.epochs, run.done, config.progress)
         console.line(_first_lines(run))
-        import_module('sklearn.linear_model')   # scoring needs it, and may have little time
+        import sklearn.linear_model   # noqa: F401 - scoring needs it, and may have little time
         try:
             line = _fit(run, console)
             status = 'finished'

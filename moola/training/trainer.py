@@ -77,7 +77,8 @@ class Trainer:
         self._load(windows)
         model = make_model(config)
         self.taken = take_weights(model, config) if config.init else None
-        self.tasks,self.task_weights = model.tasks,TaskWeights(model.tasks, dict(zip(config.tasks, config.task_weights)) or None).to(device)
+        self.tasks = model.tasks
+        self.task_weights = TaskWeights(self.tasks, dict(zip(config.tasks, config.task_weights)) or None).to(device)
         self._start_average(model)
         self.model = model.to(device)
         self._freeze()

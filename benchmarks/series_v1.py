@@ -213,7 +213,7 @@ def read_part(part, o):
     folder, began = o.output/"read"/part.name, time.perf_counter()
     folder.mkdir(parents=True, exist_ok=True)
     plans = {STUDENT.format(r): dict(right_context=r) for r in o.right_context}
-    plans |= {k: plan for k, plan in o.variants.items() if part.name in WITH_VARIANTS and (plan.get("bars", 1) <= 1 or part.more)}
+    plans |= {k: plan for k, plan in o.variants.items() if (part.name in WITH_VARIANTS or k in EVERYWHERE) and (plan.get("bars", 1) <= 1 or part.more)}
     if todo := [k for k in (*NETWORKS, *plans) if not (folder/f"{k}.npz").exists()]:
         known = detectors(part, o)
         for k in todo:
@@ -251,6 +251,7 @@ VARIANTS = {
     "student, 31, twice as long": dict(epochs=40),
     "student, 31, teachers at stride 2": dict(stride=2),
 }
+EVERYWHERE = ("student, 31, 64 channels",)  # on the series labelled by the rule as well
 
 
 def main():

@@ -11,7 +11,7 @@ from conftest import start
 
 from moola.core.config import make_config
 from moola.core.errors import MoolaError
-from moola.data.background import draw_background, may_be_drawn, read_background
+from moola.data.background import draw_background, draw_each, may_be_drawn, read_background
 from moola.data.bars import cut_windows
 from moola.data.plant import simulate_windows
 from moola.data.simulate import simulate_bars
@@ -70,7 +70,7 @@ def test_what_training_sees(market):
     "Every window once an epoch; background has its own weight and no label, and a weight near nothing teaches nothing."
     folder, windows = market
     config, split = tiny("", background=str(folder/"bars.csv"), background_weight=.25, background_windows=9), split_windows(windows)
-    t = Trainer(config, windows, split, torch.device("cpu"))
+    t = Trainer(config, windows, split, torch.device("cpu"), *draw_each(config, windows, [split]))
     rows, weight = (o.flatten() for o in t.draw())
     seen = rows[weight > 0].numpy()
     assert len(set(seen)) == len(split.train) + 9 == len(seen)

@@ -91,7 +91,7 @@ def test_what_does_not_fit_is_refused(start, tmp_path):
     for change, sentence in ((dict(hidden=8), "was trained with hidden 4, this run has 8"), (dict(swing_rule="close"), "swing_rule"),
                              (dict(features=FEATURES), "features")):
         config = make_config(**SMALL | change, init=str(start), output=str(tmp_path/"run"))
-        with pytest.raises(MoolaError, match=sentence): start_run(config, simulate_windows(30, seed=1))
+        with pytest.raises(MoolaError, match=sentence): start_run(config, torch.device("cpu"), simulate_windows(30, seed=1))
         assert not (tmp_path/"run").exists()
     with pytest.raises(MoolaError, match="init: there is no"): take_weights(None, make_config(init="nowhere"))
     with pytest.raises(MoolaError, match="freeze_epochs keeps weights taken from init"): make_config(freeze_epochs=3)

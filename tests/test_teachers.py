@@ -9,12 +9,12 @@ from conftest import start
 
 from moola.core.config import make_config
 from moola.core.errors import MoolaError
-from moola.data.background import background_of, draw_background
+from moola.core.papermill import Console
+from moola.data.background import draw_each
 from moola.data.plant import simulate_labelled_bars, simulate_windows
 from moola.data.splits import split_windows
 from moola.models.checkpoint import load_checkpoint
 from moola.training import many, teachers
-from moola.training.console import Console
 from moola.training.fit import fit
 from moola.training.run import Run
 from moola.training.teachers import make_trainer
@@ -46,20 +46,20 @@ def test_a_run_alone_and_beside_others(bars, windows, tmp_path):
     best = load_checkpoint(run.folder/"best_model.pt")["model"]
     alone, other = many.fit_many([config, replace(config, seed=7)], windows, [split, split], progress=False)
     for k, v in best.items(): assert torch.equal(v, alone.best[k]), k
-    answers = many._ask_many([config, other.config], windows, [split, split], CPU, "float32")
+    drawn = draw_each(config, windows, [split, split])
+    answers = many._ask_many([config, other.config], windows, [split, split], drawn, CPU, "float32")
     np.testing.assert_allclose(answers[0], np.load(run.folder/"answers.npy"), atol=2e-3)
     assert np.abs(answers[0] - answers[1]).max() > .02
-    stacked = many.train_many(many.ManyTrainer([config, other.config], windows, [split, split], CPU, "float32", answers))
+    stacked = many.train_many(many.ManyTrainer([config, other.config], windows, [split, split], CPU, "float32", drawn, answers))
     for one, together in zip((alone, other), stacked): np.testing.assert_allclose(together.prob, one.prob, atol=5e-3)
 
 
 def test_what_a_taught_network_sees(bars, windows):
     "Labels where there are labels, answers elsewhere, every window of background in one version or another, and the labels' share kept."
     config, split = tiny("", bars, teachers=1, epochs=1), split_windows(windows)
-    t = make_trainer(config, windows, split, CPU)
-    found = background_of(config)
-    n = len(draw_background(found, windows, split, config))
-    assert len(found.ohlc) == n == len(t.answers) > 60
+    (drawn,) = draw_each(config, windows, [split])
+    t, n = make_trainer(config, windows, split, CPU, drawn), len(drawn.rows)
+    assert len(drawn.found.ohlc) == n == len(t.answers) > 60
     half, first = len(t.mask), len(t.mask) - n
     for side in (slice(0, half), slice(half, 2*half)):
         np.testing.assert_array_equal(t.targets["span"][side][first:], t.answers)
@@ -67,9 +67,12 @@ def test_what_a_taught_network_sees(bars, windows):
     table = t.table[:, len(split.train):]
     assert set(table.ravel()) == set(range(first, half)) and table.shape[1] == -(-n//3)
     np.testing.assert_array_equal(t.mask[first:], t.answers > .5)
-    with pytest.raises(MoolaError, match="have not been asked"): Trainer(config, windows, split, CPU)
-    few = make_trainer(replace(config, background_windows=9), windows, split, CPU)
-    np.testing.assert_array_equal(few.x[-9:], make_trainer(config, windows, split, CPU, t.answers).x[half+first:half+first+9])
+    with pytest.raises(MoolaError, match="have not been asked"): Trainer(config, windows, split, CPU, drawn)
+    with pytest.raises(MoolaError, match="has not been drawn from"): Trainer(config, windows, split, CPU)
+    with pytest.raises(MoolaError, match="belong to another run"): Trainer(config, windows, split, CPU, drawn, t.answers[1:])
+    less = replace(config, background_windows=9)
+    few = make_trainer(less, windows, split, CPU, *draw_each(less, windows, [split]))
+    np.testing.assert_array_equal(few.x[-9:], make_trainer(config, windows, split, CPU, drawn, t.answers).x[half+first:half+first+9])
 
 
 def test_teachers_see_no_label_that_is_scored(bars, windows):
@@ -79,7 +82,7 @@ def test_teachers_see_no_label_that_is_scored(bars, windows):
     rows.loc[held, ["expansion_start", "expansion_end"]] = 40, 45
     spoiled = replace(windows, rows=rows)
     assert (spoiled.mask != windows.mask).any()
-    one, other = (make_trainer(config, w, split, CPU).answers for w in (windows, spoiled))
+    one, other = (make_trainer(config, w, split, CPU, *draw_each(config, w, [split])).answers for w in (windows, spoiled))
     np.testing.assert_array_equal(one, other)
 
 

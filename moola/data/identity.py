@@ -9,7 +9,7 @@ __all__ = ['WINDOWS', 'identity', 'describe_data', 'describe_background']
 import hashlib
 import numpy as np
 from ..core.config import TrainConfig
-from .background import background_of
+from .background import Background, Drawn
 from .copies import window_marks
 from .splits import Split
 from .windows import Windows
@@ -19,12 +19,12 @@ WINDOWS = 'features, label or expansion_start and expansion_end' # Under this na
 
 def identity(
     windows:Windows, # Labelled windows
-    config:TrainConfig|None=None, # Its background
+    background:Background|None=None, # All that a network may draw from
 )->dict: # sha256 by what it was made from; None where a column is missing
     "What makes two sets of windows the same, and two backgrounds."
     def sha(o): return hashlib.sha256(np.ascontiguousarray(o).tobytes()).hexdigest()
     times = windows.timestamp
-    own = dict(background=background_of(config).sha256) if config and config.background else {}
+    own = dict(background=background.sha256) if background else {}
     return own | {WINDOWS: windows.fingerprint,
             'timestamp': None if times is None else sha(times.astype('datetime64[ns]').astype('<i8')),
             'base_window_id': sha(np.char.encode(windows.base.astype(str), 'utf-8'))}
@@ -34,19 +34,20 @@ def describe_data(
     windows:Windows, # Labelled windows
     split:Split, # Their parts
     config:TrainConfig, # Where they came from
+    drawn:Drawn|None=None, # The background that goes with them
 )->dict:
     "What the data was, so that a run can be told from one on other data."
     parts = {k: len(getattr(split, k)) for k in ('train','valid','test','purged')}
     return dict(path=config.data or f'simulated ({config.n_windows} windows, seed {config.data_seed})', sha256=windows.fingerprint, rows=len(windows.rows),
                 windows=len(windows), spans=sum(map(len, windows.spans)), in_span_share=float(windows.mask.mean()), split=parts, split_by_time=split.by_time,
-                seen=window_marks(np.delete(windows.ohlc, split.test, 0)))
+                seen=window_marks(np.delete(windows.ohlc, split.test, 0)), **(describe_background(config, *drawn) if drawn else {}))
 
 # %% ../../nbs/data/18_identity.ipynb #b4521ecc
 def describe_background(
-    config:TrainConfig, # Its background
-    rows:np.ndarray, # Which of its windows are drawn, with repetitions, any shape
-)->dict: # Empty where there is none
+    config:TrainConfig, # Where it came from
+    found:Background, # All there is
+    rows:np.ndarray|None=None, # Row numbers of what is drawn, where that is one set
+)->dict:
     "Which unlabelled bars a training draws from, and how many windows."
-    if not (path := config.background): return {}
-    found = background_of(config)
-    return dict(background=dict(path=path, sha256=found.sha256, windows=len(np.unique(rows)), of=len(found.ohlc)))
+    drawn = {} if rows is None else dict(windows=len(rows))
+    return dict(background=dict(path=config.background, sha256=found.sha256, **drawn, of=len(found.ohlc)))

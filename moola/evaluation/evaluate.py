@@ -19,6 +19,7 @@ from ..core.errors import MoolaError
 from ..core.files import clean_json, make_folder, project_root, write_atomic
 from ..core.provenance import git_commit, versions
 from ..data.background import background_of
+from ..data.identity import describe_background
 from ..data.splits import clusters, inner_split, load_windows, Split, window_groups
 from ..data.windows import join_windows, Windows
 from .baselines import BASELINES
@@ -130,8 +131,7 @@ def describe(
     "The data of an evaluation."
     same = pd.Series([o.tobytes() for o in windows.ohlc]).duplicated().sum()
     parts = [dict(train=len(s.train), inner=len(s.valid), scored=len(s.test), purged=len(s.purged)) for s in plan.folds]
-    found = background_of(config) if config.background else None
-    background = dict(background=dict(path=config.background, sha256=found.sha256, of=len(found.ohlc))) if found else {}
+    background = describe_background(config, background_of(config)) if config.background else {}
     return dict(path=config.data or f'simulated ({config.n_windows} windows, seed {config.data_seed})', sha256=windows.fingerprint, windows=len(windows),
                 groups=int(window_groups(windows).max()+1), repeated_windows=int(same), spans=sum(map(len, windows.spans)),
                 in_span_share=float(windows.mask.mean()), types=len({0,1} & set(windows.window_type[plan.rows].tolist())), by_time=plan.by_time,

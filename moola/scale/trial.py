@@ -12,7 +12,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 import torch
 from ..core.config import TrainConfig
-from ..core.device import limit_threads
+from ..core.device import computing
 from ..core.errors import MoolaError
 from ..core.files import clean_json, unlock_folder
 from ..core.provenance import git_commit, versions
@@ -37,8 +37,8 @@ def _train_one(
     go_on:Callable=lambda epoch, row: True, # Called with the epoch's number and its row of epoch_metrics.csv
 )->str: # finished or pruned
     "Train a network into its run folder."
-    with limit_threads(config.threads), torch.random.fork_rng(range(torch.cuda.device_count())):
-        run,status = start_run(config, windows, split),'failed'
+    with computing(config.device, config.threads) as device:
+        run,status = start_run(config, device, windows, split),'failed'
         try:
             for e in train_epochs(run.trainer, config.epochs, run.done, run.hold):
                 run.record(e.number, e.train, e.valid, e.held, e.seconds)

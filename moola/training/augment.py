@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from ..core.config import TrainConfig
 from ..core.errors import MoolaError
-from ..data.background import as_windows, background_of, draw_each
+from ..data.background import as_windows
 from ..data.windows import join_windows, Windows
 
 # %% ../../nbs/training/03_augment.ipynb #7f9586a4
@@ -140,35 +140,35 @@ def training_pool(
     windows:Windows, # All labelled windows
     splits:Sequence, # Splits of them; equal training parts share their copies
     config:TrainConfig, # Its `pastes`, `recuts` and `background`
-    answers:Sequence|None=None, # What the teachers of each split say of its background, in the order in which it is drawn; None where there are none
+    background:Sequence|None=None, # What each split draws, from draw_each
+    answers:Sequence|None=None, # What the teachers of each split say of its background; None where there are none
 )->Pool:
     "The windows with copies of each training part and background, and where each version of a training window stands."
+    if config.background: _check_background(config, background, answers)
     pool = _with_copies(windows, splits, config)
     if not config.background: return pool
-    found = background_of(config)
-    drawn = draw_each(found, windows, splits, config)
-    if config.teachers: _check_answers(answers, drawn)
-    if answers is not None: return _with_answers(pool, found, drawn, answers)
-    every = np.unique(np.concatenate(drawn))
-    tables = [np.concatenate([t, np.tile(len(pool.windows) + np.searchsorted(every, d), (len(t), 1))], 1) for t,d in zip(pool.tables, drawn)]
-    return Pool(join_windows([pool.windows, as_windows(found, every)]), tables)
+    if answers is not None: return _with_answers(pool, background, answers)
+    every = np.unique(np.concatenate([d.rows for d in background]))
+    tables = [np.concatenate([t, np.tile(len(pool.windows) + np.searchsorted(every, d.rows), (len(t), 1))], 1) for t,d in zip(pool.tables, background)]
+    return Pool(join_windows([pool.windows, as_windows(background[0].found, every)]), tables)
 
 # %% ../../nbs/training/03_augment.ipynb #df6160da
-def _check_answers(answers, drawn):
-    "Is each drawn window answered for?"
-    if answers is None: raise MoolaError('the teachers have not been asked: make_trainer and fit_many train them, and then ask')
-    for a,d in zip(answers, drawn):
-        if len(a) != len(d): raise MoolaError(f'there are answers for {len(a):,} windows of background, and {len(d):,} are drawn: they belong to another run')
+def _check_background(config, background, answers):
+    "Is it drawn, and is each window of it answered for, where teachers answer?"
+    if not background or None in background: raise MoolaError(f'{config.background} has not been drawn from: draw_each says which windows each split learns from')
+    if config.teachers and answers is None: raise MoolaError('the teachers have not been asked: make_trainer and fit_many train them, and then ask')
+    for a,d in zip(answers or (), background):
+        if len(a) != len(d.rows): raise MoolaError(f'there are answers for {len(a):,} windows of background, and {len(d.rows):,} are drawn: they belong to another run')
 
 # %% ../../nbs/training/03_augment.ipynb #1d708627
-def _with_answers(pool, found, drawn, answers):
+def _with_answers(pool, background, answers):
     "Each split has its own rows of background, dealt out to the versions."
     tables,n = [],len(pool.windows)
-    for t,d in zip(pool.tables, drawn):
-        columns = -(-len(d)//len(t))
-        tables.append(np.concatenate([t, n + np.arange(columns*len(t)).reshape(len(t), columns) % len(d)], 1))
-        n += len(d)
-    return Pool(join_windows([pool.windows, *(as_windows(found, d) for d in drawn)]), tables, np.concatenate(answers))
+    for t,d in zip(pool.tables, background):
+        columns = -(-len(d.rows)//len(t))
+        tables.append(np.concatenate([t, n + np.arange(columns*len(t)).reshape(len(t), columns) % len(d.rows)], 1))
+        n += len(d.rows)
+    return Pool(join_windows([pool.windows, *(as_windows(*d) for d in background)]), tables, np.concatenate(answers))
 
 # %% ../../nbs/training/03_augment.ipynb #f9832564
 def _with_copies(windows, splits, config):

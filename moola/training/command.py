@@ -14,7 +14,8 @@ from ..core.command import command, config_parser, stoppable, Stopped
 from ..core.config import make_config
 from ..core.errors import MoolaError
 from ..core.files import notebook_path
-from .folder import choose_folder, claim_folder, import_papermill
+from ..core.papermill import import_papermill
+from .folder import choose_folder, claim_folder
 
 # %% ../../nbs/training/11_command.ipynb #367aac70
 @contextmanager

@@ -6,15 +6,14 @@
 __all__ = ['fit']
 
 # %% ../../nbs/training/09_fit.ipynb #8c7dbe52
-import torch
 from ..core.command import delayed
 from ..core.config import TrainConfig
-from ..core.device import limit_threads
+from ..core.device import computing
 from ..core.files import unlock_folder
+from ..core.papermill import Console
 from ..data.splits import Split
 from ..data.windows import Windows
 from ..metrics.scores import LEVEL_WORDS
-from .console import Console
 from .loop import train_epochs
 from .recorder import Recorder
 from .run import Run
@@ -52,8 +51,8 @@ def fit(
     split:Split|None=None, # Their parts; None for split_windows
 )->Run: # The finished run
     "Train a network and leave a run folder."
-    with limit_threads(config.threads), torch.random.fork_rng(range(torch.cuda.device_count())):
-        run,status = start_run(config, windows, split),'failed'
+    with computing(config.device, config.threads) as device:
+        run,status = start_run(config, device, windows, split),'failed'
         console = Console(config.epochs, run.done, config.progress)
         console.line(_first_lines(run))
         import sklearn.linear_model   # noqa: F401 - scoring needs it, and may have little time

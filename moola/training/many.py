@@ -16,9 +16,9 @@ from fastcore.basics import patch
 from joblib import Parallel, delayed, parallel_config
 from tqdm.auto import tqdm
 from ..core.config import TrainConfig
-from ..core.device import choose_device, cpu_count, limit_threads
+from ..core.device import choose_device, computing, cpu_count
 from ..core.errors import MoolaError
-from ..data.background import background_of, draw_each
+from ..data.background import draw_each
 from ..data.splits import Split
 from ..data.windows import Windows
 from ..models.losses import task_losses, TaskWeights
@@ -97,11 +97,12 @@ class ManyTrainer:
         splits:Sequence, # K splits of them
         device:torch.device, # Where
         precision:str='bf16', # Of the recurrence on a GPU: bf16 or float32
-        answers:Sequence|None=None, # What the teachers of each network say of its background; None where there are none
+        background:Sequence|None=None, # What each network draws from the config's background, from draw_each
+        answers:Sequence|None=None, # What the teachers of each network say of that; None where there are none
     ):
         c = self.config = configs[0]
         self.configs,self.splits,self.device,self.precision = configs,splits,device,precision
-        pool,self.tables,answers = training_pool(windows, splits, c, answers)
+        pool,self.tables,answers = training_pool(windows, splits, c, background, answers)
         self.x,self.targets = to_tensors(pool, c, device, answers)
         models = [fresh_model(o) for o in configs]
         for m,o in zip(models, configs): take_weights(m, o) if o.init else None
@@ -219,10 +220,9 @@ def fit_alone(
     i:int=0, # Which of several, for messages
 )->FitResult:
     "Train one network with `Trainer`, without a run folder."
-    device = choose_device(config.device)
-    with limit_threads(config.threads), torch.random.fork_rng(range(torch.cuda.device_count())):
+    with computing(config.device, config.threads) as device:
         torch.manual_seed(config.seed)
-        t = make_trainer(config, windows, split, device)
+        t = make_trainer(config, windows, split, device, *draw_each(config, windows, [split]))
         def copied(epoch): return {n: o.detach().cpu().clone() for n,o in t.judged.state_dict().items()}
         done = [([e.train[0][k] for k in t.tasks], [e.valid[0][k] for k in t.tasks], e.valid[1], e.held)
                 for e in train_epochs(t, config.epochs, hold=copied)]
@@ -273,14 +273,13 @@ def fit_pool(
 # %% ../../nbs/training/10_many.ipynb #0e66d30f
 _AT_ONCE = 32  # teachers that are trained together
 
-def _ask_many(configs, windows, splits, device, precision):
+def _ask_many(configs, windows, splits, background, device, precision):
     "What the teachers of each network say of its background."
-    jobs,models,found = [(t,s) for c,s in zip(configs, splits) for t in teacher_configs(c)],[],background_of(configs[0])
+    jobs,models,n = [(t,s) for c,s in zip(configs, splits) for t in teacher_configs(c)],[],configs[0].teachers
     for k in range(0, len(jobs), _AT_ONCE):
         some,parts = zip(*jobs[k:k+_AT_ONCE])
         models += [r.model('final').to(device) for r in train_many(ManyTrainer(some, windows, parts, device, precision))]
-    n,drawn = configs[0].teachers,draw_each(found, windows, splits, configs[0])
-    return [ask_teachers(models[i*n:(i+1)*n], c, device, found.ohlc[rows]) for i,(c,rows) in enumerate(zip(configs, drawn))]
+    return [ask_teachers(models[i*n:(i+1)*n], c, device, d.found.ohlc[d.rows]) for i,(c,d) in enumerate(zip(configs, background))]
 
 # %% ../../nbs/training/10_many.ipynb #f3c1709c
 def fit_many(
@@ -301,5 +300,6 @@ def fit_many(
     if any(c.freeze_epochs for c in configs) or configs[0].layers > 1 or configs[0].right_context >= 0: return fit_pool(configs, windows, splits, 1, progress)
     with torch.random.fork_rng(range(torch.cuda.device_count())), torch.cuda.device(device):
         torch.manual_seed(configs[0].seed)
-        answers = _ask_many(configs, windows, splits, device, precision) if configs[0].teachers else None
-        return train_many(ManyTrainer(configs, windows, splits, device, precision, answers), progress)
+        background = draw_each(configs[0], windows, splits)
+        answers = _ask_many(configs, windows, splits, background, device, precision) if configs[0].teachers else None
+        return train_many(ManyTrainer(configs, windows, splits, device, precision, background, answers), progress)

@@ -17,7 +17,7 @@ from torch import nn
 import torch.nn.functional as F
 from tqdm.auto import tqdm
 from ..core.config import make_config, TrainConfig
-from ..core.device import choose_device, limit_threads
+from ..core.device import choose_device, computing
 from ..core.errors import MoolaError
 from ..core.files import clean_json, lock_folder, make_folder, unlock_folder, write_atomic
 from ..core.names import W
@@ -237,7 +237,7 @@ def pretrain(
     device,goal,folder = choose_device(config.device),OBJECTIVES[objective](config, bars, reading),Path(output).expanduser()
     fresh,lock = not folder.exists(),lock_folder(make_folder(folder))
     try:
-        with limit_threads(config.threads), torch.random.fork_rng(range(torch.cuda.device_count())): return _pretrain(goal, folder, config, device, epochs, steps, resume, overwrite, progress)
+        with computing(config.device, config.threads): return _pretrain(goal, folder, config, device, epochs, steps, resume, overwrite, progress)
     finally:
         unlock_folder(lock)
         if fresh and not (folder/'last.pt').exists(): shutil.rmtree(folder)   # no epoch has ended

@@ -20,7 +20,7 @@ from ..core.device import device_name
 from ..core.files import clean_json, write_atomic
 from ..core.provenance import git_commit, versions
 from ..data.drift import describe_features
-from ..data.identity import describe_background, describe_data
+from ..data.identity import describe_data
 from ..data.splits import clusters
 from ..data.windows import Windows
 from ..metrics.chance import chance_guesses, level_scores
@@ -138,7 +138,7 @@ class Recorder:
         self.features,self.writer,self.writing = {},ThreadPoolExecutor(1),[]
         self.guesses,self.reference = self._guesses(),feature_reference(trainer)
         self.chance = {part: {k: level_scores(self._target(part), *g) for k,g in levels.items()} for part,levels in self.guesses.items()}
-        data = describe_data(windows, self.split, config) | describe_background(config, trainer.table[:,len(self.split.train):])
+        data = describe_data(windows, self.split, config, trainer.background)
         self.metadata = dict(status='running', config=asdict(config), epochs_done=0, best=None, pos_weight=trainer.pos_weight.item(),
             tasks=list(trainer.tasks), git=git_commit(), versions=versions(), device=device_name(trainer.device),
             data=data, chance=self.chance, started=_now(),

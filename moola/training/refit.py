@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from tqdm.auto import tqdm
-from ..core.device import choose_device, limit_threads
+from ..core.device import computing
 from ..core.errors import MoolaError
 from ..core.files import lock_folder, unlock_folder
 from ..core.provenance import git_commit, versions
-from ..data.identity import describe_background, describe_data
+from ..data.background import draw_each
+from ..data.identity import describe_data
 from ..data.splits import Split
 from ..data.windows import Windows
 from ..models.checkpoint import read_checkpoint, save_checkpoint
@@ -35,9 +36,9 @@ def every_window(
 # %% ../../nbs/training/09_refit.ipynb #787438ad
 def _train(config, windows, split, device, progress):
     "A trainer after its last epoch."
-    with limit_threads(config.threads), torch.random.fork_rng(range(torch.cuda.device_count())):
+    with computing(device, config.threads) as device:
         torch.manual_seed(config.seed)
-        trainer = make_trainer(config, windows, split, device, progress=progress)
+        trainer = make_trainer(config, windows, split, device, *draw_each(config, windows, [split]), progress=progress)
         for _ in tqdm(train_epochs(trainer, config.epochs), total=config.epochs, desc='refit', unit='epoch', disable=not progress, leave=False): pass
     return trainer
 
@@ -56,10 +57,10 @@ def refit(
     if windows.fingerprint != data['sha256']: raise MoolaError(f"these are other windows than {run.folder} was trained on")
     lock = lock_folder(run.folder)
     try:
-        t = _train(config, windows, every_window(windows, data['split_by_time']), choose_device(device), progress)
+        t = _train(config, windows, every_window(windows, data['split_by_time']), device, progress)
         save_checkpoint(run.folder/REFIT, best | dict(
             model={k: v.detach().cpu().clone() for k,v in t.judged.state_dict().items()}, epoch=config.epochs, feature_reference=feature_reference(t), git=git_commit(),
-            data=describe_data(windows, t.split, config) | describe_background(config, t.table[:,len(t.split.train):]), versions=versions(), pos_weight=t.pos_weight.item(),
+            data=describe_data(windows, t.split, config, t.background), versions=versions(), pos_weight=t.pos_weight.item(),
             about=dict(refit=dict(run=run.folder.name, split=data['split'], epoch=best['epoch']))))
     finally: unlock_folder(lock)
     return run.folder/REFIT

@@ -12,15 +12,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from ..core.config import config_from_dict, TrainConfig
-from ..core.device import choose_device
 from ..core.errors import MoolaError
-from ..core.files import lock_folder, unlock_folder, write_atomic
-from ..data.background import background_of
+from ..core.files import is_free, lock_folder, unlock_folder, write_atomic
+from ..data.background import background_of, draw_each
 from ..data.identity import identity, WINDOWS
 from ..data.splits import load_windows, Split, split_of
 from ..data.windows import Windows
 from ..models.checkpoint import load_checkpoint
-from .folder import choose_folder, claim_folder, is_free
+from .folder import choose_folder, claim_folder
 from .recorder import Recorder
 from .run import REFIT, Run, RUN_FILES
 from .teachers import make_trainer
@@ -104,19 +103,19 @@ def _restore(recorder, last):
 # %% ../../nbs/training/07_start.ipynb #a64f3065
 def start_run(
     config:TrainConfig, # What to train
+    device:torch.device, # Where
     windows:Windows|None=None, # Labelled windows; None for those of the config
     split:Split|None=None, # Their parts; None for the stored ones of a resumed run, else for split_windows
 )->Recorder: # With a trainer, ready for the next epoch; it holds the folder's lock
     "Check everything that can be checked, take the folder, and bring back the state of a resumed run."
-    device = choose_device(config.device)
     choose_folder(config)   # a folder that can't be had is refused before any work
-    if config.background or config.teachers: background_of(config)   # and so are bars that can't be read
+    found = background_of(config) if config.background or config.teachers else None   # and so are bars that can't be read
     windows = load_windows(config) if windows is None else windows
-    made_of = identity(windows, config)
+    made_of = identity(windows, found)
     if split is None and not config.resume: split = split_of(config, windows)
     if split is not None: _check_split(windows, split)
     with _owned(config) as (folder,lock):
-        last = load_checkpoint(folder/'last.pt', device) if config.resume else None
+        last = load_checkpoint(folder/'last.pt') if config.resume else None
         if last:
             check_resumable(config, last, made_of, folder)
             split = _stored_split(last, split, folder)
@@ -124,7 +123,9 @@ def start_run(
         elif config.overwrite:
             for f in (*RUN_FILES, ANSWERS, REFIT, 'executed.ipynb'): (folder/f).unlink(missing_ok=True)
         torch.manual_seed(config.seed)
-        trainer = make_trainer(config, windows, split, device, _answers_before(folder) if last and config.teachers else None, config.progress)
+        (background,) = draw_each(config, windows, [split])
+        answers = _answers_before(folder) if last and config.teachers else None
+        trainer = make_trainer(config, windows, split, device, background, answers, config.progress)
         recorder = Recorder(config, folder, trainer, windows, lock)
         recorder.kept = dict(identity=made_of, split=as_stored(split))
         if config.teachers and not last: write_atomic(folder/ANSWERS, lambda f: np.save(f, trainer.answers))

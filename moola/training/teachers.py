@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 from ..core.config import TrainConfig
-from ..data.background import background_of, draw_background
+from ..data.background import Drawn
 from ..data.features import named_features
 from ..data.splits import Split
 from ..data.windows import Windows
@@ -63,14 +63,13 @@ def make_trainer(
     windows:Windows, # Labelled windows
     split:Split, # Their parts
     device:torch.device, # Where
-    answers:np.ndarray|None=None, # What teachers said of the background before, (n, W); None to train them where the config has any
+    background:Drawn|None=None, # What it draws from the config's background, from draw_each
+    answers:np.ndarray|None=None, # What teachers said of that before, (n, W); None to train them where the config has any
     progress:bool=False, # Show a bar while teachers are trained?
 )->Trainer:
     "A fresh trainer, whose config's teachers have read its background."
     if config.teachers and answers is None:
-        found = background_of(config)
-        rows = draw_background(found, windows, split, config)
         with torch.random.fork_rng(range(torch.cuda.device_count())):
             models = [train_teacher(c, windows, split, device) for c in tqdm(teacher_configs(config), desc='teachers', unit='teacher', disable=not progress, leave=False)]
-        answers = ask_teachers(models, config, device, found.ohlc[rows])
-    return Trainer(config, windows, split, device, answers)
+        answers = ask_teachers(models, config, device, background.found.ohlc[background.rows])
+    return Trainer(config, windows, split, device, background, answers)

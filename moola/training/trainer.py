@@ -15,6 +15,7 @@ import torch
 from ..core.config import TrainConfig
 from ..core.device import keep_memory
 from ..core.errors import MoolaError
+from ..data.background import Drawn
 from ..data.features import named_features
 from ..data.splits import Split
 from ..data.windows import window_targets, Windows
@@ -70,9 +71,10 @@ class Trainer:
         windows:Windows, # Labelled windows
         split:Split, # Which of them to train on
         device:torch.device, # Where
-        answers:np.ndarray|None=None, # What the config's teachers say of its background, in the order in which it is drawn, (n, W)
+        background:Drawn|None=None, # What it draws from the config's background, from draw_each
+        answers:np.ndarray|None=None, # What the config's teachers say of that, (n, W)
     ):
-        self.config,self.device,self.split,self.answers = config,device,split,answers
+        self.config,self.device,self.split,self.background,self.answers = config,device,split,background,answers
         if device.type == 'cpu': keep_memory()
         self._load(windows)
         model = make_model(config)
@@ -89,7 +91,7 @@ class Trainer:
     def _load(self, windows):
         "Put the pool of training windows on the device."
         c = self.config
-        pool,(self.table,),answers = training_pool(windows, [self.split], c, None if self.answers is None else [self.answers])
+        pool,(self.table,),answers = training_pool(windows, [self.split], c, [self.background], None if self.answers is None else [self.answers])
         self.x,self.targets = to_tensors(pool, c, self.device, answers)
         self.mask = pool.mask
         if answers is not None: self.mask[-len(answers):] = answers > .5

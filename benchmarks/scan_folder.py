@@ -1,4 +1,4 @@
-"""A folder of bars: what each stage of a file costs, how workers add up, and what ten thousand instruments would take.
+"""A folder of bars, read by the windows of `recommended`: what each stage of a file costs, how workers add up, and what ten thousand instruments would take.
 
     python benchmarks/scan_folder.py                             # stages on one core, in seconds of processor time
     python benchmarks/scan_folder.py --workers 1 2 --files 8 --repeats 3  # and a folder, with one and with two workers in turn
@@ -28,6 +28,8 @@ from moola.scale.folder import scan_folder
 
 YEARS = 20 * 252 * 390  # minutes of twenty years of a stock exchange's sessions
 INSTRUMENTS = 10_000
+MODEL = "recommended"
+SCANNED, APART = "features, network, adding up", ("reading parquet", "of that the network", "writing probabilities")  # the latter are in no sum
 
 
 def spent(run, clock, repeats=3):
@@ -42,9 +44,10 @@ def spent(run, clock, repeats=3):
 
 
 def stages(bars, folder, device, few=2000):
-    "Seconds a bar of each stage, on one thread; processor time on a CPU, time on the clock where a GPU computes. On a CPU the network reads a few of the bars."
+    """Seconds a bar of each stage, on one thread; processor time on a CPU, where the network reads a few of the bars. With a GPU, time on the clock of the whole
+    scan, since features are built while the network reads, and of the network alone."""
     clock, cuda = time.process_time, device.type == "cuda"
-    detector, n = Detector.load(device=str(device)), len(bars)
+    detector, n = Detector.load(MODEL, str(device)), len(bars)
     short = bars if cuda else bars.iloc[:few]
     csv, parquet = folder/"one.csv", folder/"one.parquet"
     for path in (csv, parquet): write_table(bars, path)
@@ -56,15 +59,16 @@ def stages(bars, folder, device, few=2000):
     def network():
         reader(torch.from_numpy(x).to(device))
         if cuda: torch.cuda.synchronize()
-    found = scan(short, detector, progress=False, check=False, threads=1)
-    out = {"reading CSV": spent(lambda: read_bars(csv), clock) / n, "reading parquet": spent(lambda: read_bars(parquet), clock) / n,
-           "features": spent(lambda: fill_windows(ohlc, starts, x, detector.swing_rule, 1), clock) / len(starts),
-           "network": spent(network, time.perf_counter if cuda else clock, 1) / len(starts),
-           "adding up, decoding": 0.,
-           "writing spans": spent(lambda: write_table(pd.concat([found.spans]*(n//len(short))), folder/"spans.parquet"), clock) / n,
-           "writing probabilities": spent(lambda: write_table(pd.concat([found.probabilities]*(n//len(short))), folder/"p.parquet"), clock) / n}
-    whole = spent(lambda: scan(short, detector, progress=False, check=False, threads=1), time.perf_counter if cuda else clock, 1) / (len(short) - W + 1)
-    return out | {"adding up, decoding": max(whole - (out["network"] if cuda else out["network"] + out["features"]), 0)}
+    def whole(): return scan(short, detector, progress=False, check=False, threads=1)
+    found, alone = whole(), spent(network, time.perf_counter if cuda else clock, 1) / len(starts)
+    scanned = spent(whole, time.perf_counter if cuda else clock, 1) / (len(short) - W + 1)
+    out = {"reading CSV": spent(lambda: read_bars(csv), clock) / n, "reading parquet": spent(lambda: read_bars(parquet), clock) / n}
+    if cuda: out |= {SCANNED: scanned, "of that the network": alone}
+    else:
+        features = spent(lambda: fill_windows(ohlc, starts, x, detector.swing_rule, 1), clock) / len(starts)
+        out |= {"features": features, "network": alone, "adding up, decoding": max(scanned - alone - features, 0)}
+    return out | {"writing spans": spent(lambda: write_table(pd.concat([found.spans]*(n//len(short))), folder/"spans.parquet"), clock) / n,
+                  "writing probabilities": spent(lambda: write_table(pd.concat([found.probabilities]*(n//len(short))), folder/"p.parquet"), clock) / n}
 
 
 def timed(files, workers, device, out):
@@ -72,7 +76,7 @@ def timed(files, workers, device, out):
     ends = []
     def tick(todo, line):
         if line: ends.append((time.perf_counter(), line["bars"]))
-    scan_folder(files, out, device=device.type, connect=partial(open_cluster, "local", workers, None, device.type), tick=tick)
+    scan_folder(files, out, MODEL, device=device.type, connect=partial(open_cluster, "local", workers, None, device.type), tick=tick)
     ends = ends[workers-1:]
     return sum(b for _, b in ends[1:]) / (ends[-1][0] - ends[0][0])
 
@@ -83,7 +87,7 @@ def main(bars=50_000, files=0, file_bars=5000, workers=(), repeats=1, device="cp
     with tempfile.TemporaryDirectory() as d:
         folder = Path(d)
         cost = stages(simulate_bars(bars, 0), folder, device)
-        usual = sum(v for k, v in cost.items() if k not in ("reading parquet", "writing probabilities"))
+        usual = sum(v for k, v in cost.items() if k not in APART)
         rows = [[k, f"{v*1e6:.2f}", f"{v/usual:.1%}", f"{v*YEARS:,.1f}"] if v else [k, "too little to tell", "", ""] for k, v in cost.items()]
         rows += [["a file of CSV, spans only", f"{usual*1e6:.2f}", "100.0%", f"{usual*YEARS:,.1f}"]]
         (folder/"files").mkdir()

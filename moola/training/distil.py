@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from tqdm.auto import tqdm
-from ..core.device import choose_device
+from ..core.device import AdamW, choose_device
 from ..core.errors import MoolaError
 from ..core.files import write_atomic
 from ..core.names import DISPLACEMENT, FEATURES, OHLC, W
@@ -210,7 +210,7 @@ def teach(
 )->list[float]: # Mean loss an epoch
     "Train the student on the answers."
     device = next(net.parameters()).device
-    optimizer = torch.optim.AdamW(net.parameters(), lr=lr, weight_decay=.01, fused=True)
+    optimizer = AdamW(net.parameters(), lr=lr, weight_decay=.01, fused=True)
     labelled = tuple(o.to(device) for o in _labelled(windows, net.swing_rule)) if windows is not None and label_weight else None
     about = [epochs, lr, batch_size, label_weight, seed, net.right_context, net.channels, hashlib.sha256(''.join(Path(f).name for f in files).encode()).hexdigest()]
     history = _go_on(state, about, net, optimizer)

@@ -17,7 +17,7 @@ from torch import nn
 import torch.nn.functional as F
 from tqdm.auto import tqdm
 from ..core.config import make_config, TrainConfig
-from ..core.device import choose_device, computing
+from ..core.device import AdamW, choose_device, computing
 from ..core.errors import MoolaError
 from ..core.files import clean_json, lock_folder, make_folder, unlock_folder, write_atomic
 from ..core.names import W
@@ -249,7 +249,7 @@ _FREE = ('data','output','resume','overwrite','progress','device','threads','epo
 def _pretrain(goal, folder, config, device, epochs, steps, resume, overwrite, progress):
     torch.manual_seed(config.seed)
     model = goal.model().to(device)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+    optimizer = AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
     about = clean_json(dict(objective=goal.name, steps=steps, config={k: v for k,v in asdict(config).items() if k not in _FREE}))
     about = json.loads(json.dumps(about))
     rows = _resume(folder, about, model, optimizer, resume, overwrite)

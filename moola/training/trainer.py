@@ -13,7 +13,7 @@ from fastcore.basics import patch
 import numpy as np
 import torch
 from ..core.config import TrainConfig
-from ..core.device import keep_memory
+from ..core.device import AdamW, keep_memory
 from ..core.errors import MoolaError
 from ..data.background import Drawn
 from ..data.features import named_features
@@ -117,7 +117,7 @@ class Trainer:
         c = self.config
         groups = [dict(params=self.model.parameters(), weight_decay=c.weight_decay),
                   dict(params=self.task_weights.parameters(), lr=c.sigma_lr, weight_decay=0.)]
-        return torch.optim.AdamW(groups, lr=c.lr, fused=True, capturable=self.device.type == 'cuda')
+        return AdamW(groups, lr=c.lr, fused=True, capturable=self.device.type == 'cuda')
 
 # %% ../../nbs/training/04_trainer.ipynb #4c09be11
 @patch

@@ -26,12 +26,13 @@ train: $(READY)  ## Train VARIANT into a new folder under artifacts/, through pa
 	@$(BIN)/moola_train --variant $(VARIANT) $(ARGS)
 	@$(BIN)/python .ci/reached.py $(VARIANT)
 
+# index.ipynb becomes the README, whose every block a test runs in an empty folder.
 # Both at once: five processes, some of which always wait, keep two cores busy to the end. What pytest prints comes last, and either one's failure counts.
 test: $(READY)  ## Run every notebook's tests beside pytest, which also checks the notebooks, the site and the wheel
 	@echo "Testing the notebooks and, beside them, the project, whose report comes last"
 	@export OMP_NUM_THREADS=1 PATH="$(CURDIR)/$(BIN):$$PATH"; log=$$(mktemp); trap 'rm -f "$$log"' EXIT; \
 	python -m pytest -q -n 3 --dist loadfile --durations=12 tests $(ARGS) >"$$log" 2>&1 & project=$$!; trap 'kill $$project; exit 130' INT TERM; \
-	nbdev_test --timing --n_workers 2; notebooks=$$?; wait $$project; failed=$$?; cat "$$log"; \
+	nbdev_test --timing --n_workers 2 --skip_file_re '^([_.]|index)'; notebooks=$$?; wait $$project; failed=$$?; cat "$$log"; \
 	[ $$notebooks -eq 0 ] || { echo "The notebooks' tests failed: see above." >&2; exit $$notebooks; }; exit $$failed
 
 site: $(READY)  ## Build the site into _proc/_docs

@@ -19,7 +19,7 @@ settings.load_profile("moola")
 
 ROOT = Path(__file__).resolve().parents[1]
 
-LONG = ("test_pod", "test_site_browser", "test_project", "test_sweep", "test_training", "test_scale", "test_analysis", "test_runs", "test_evaluate", "test_series")
+LONG = ("test_pod", "test_site_browser", "test_jupyterlab", "test_project", "test_sweep", "test_training", "test_scale", "test_analysis", "test_runs", "test_evaluate", "test_series")
 
 
 def pytest_collection_modifyitems(items):

@@ -17,6 +17,7 @@ from moola.data.plant import simulate_windows
 from moola.data.simulate import simulate_bars
 from moola.data.splits import split_windows
 from moola.data.windows import write_windows
+from moola.evaluation.command import moola_evaluate
 from moola.evaluation.folds import fold_data, plan_folds
 from moola.models.checkpoint import load_checkpoint
 from moola.training.fit import fit
@@ -147,24 +148,23 @@ def test_a_fold_keeps_clear_of_what_it_scores(market):
             assert ((mine+105+105 <= held.min()) | (mine >= held.max()+105+105)).all()
 
 
-def test_an_evaluation_with_background(market, tmp_path):
+def test_an_evaluation_with_background(market, tmp_path, monkeypatch, capsys):
     "Out-of-fold scores of networks that are taught; the same bars elsewhere are the same networks, others are not."
     folder, _ = market
     shutil.copy(folder/"bars.csv", tmp_path/"copy.csv")
-    def scored(bars, *more):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path/"settings.ini").touch()
+    def scored(bars):
         words = ["--data", folder/"windows.parquet", "--variant", "taught", "--background", bars, "--teachers", 1, "--folds", 2, "--seeds", 1, "--hidden", 8, "--epochs", 2,
                  "--pastes", 1, "--name", "t"]
-        p = start("moola_evaluate", *words, *more, cwd=tmp_path)
-        out, err = p.communicate(timeout=600)
-        return p.returncode, out, err
-    code, out, err = scored(folder/"bars.csv")
-    assert code == 0 and "pooled bar F1" in out, err
+        moola_evaluate([str(w) for w in words])
+        return capsys.readouterr().out
+    assert "pooled bar F1" in scored(folder/"bars.csv")
     kept = tmp_path/"artifacts"/"evaluations"
     found = json.loads((kept/"t"/"evaluation.json").read_text())["data"]["background"]
     assert found["sha256"] == read_background(folder/"bars.csv", 53).sha256
     networks = {f: f.stat().st_mtime_ns for f in kept.rglob("*.npz")}
-    code, out, err = scored("copy.csv")
-    assert code == 0 and {f: f.stat().st_mtime_ns for f in kept.rglob("*.npz")} == networks, err
+    scored("copy.csv")
+    assert {f: f.stat().st_mtime_ns for f in kept.rglob("*.npz")} == networks
     pd.read_csv(tmp_path/"copy.csv")[:9000].to_csv(tmp_path/"copy.csv", index=False)
-    code, _, err = scored("copy.csv")
-    assert code == 1 and "holds an evaluation of another config or other data" in err
+    with pytest.raises(SystemExit, match="holds an evaluation of another config or other data"): scored("copy.csv")

@@ -1,14 +1,12 @@
-"The chart in a real browser: a file from disk, driven as a reader drives it, and the widget in JupyterLab."
+"The chart in a real browser: a file from disk, driven as a reader drives it."
 import io
 import json
 import re
 
-import nbformat
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from test_explore import lab  # noqa: F401  a fixture
 
 from moola.core.errors import MoolaError
 from moola.core.names import OHLC
@@ -371,54 +369,3 @@ def test_traits():
     with pytest.raises(TypeError): chart(BARS, spams=[])
     with pytest.raises(TypeError): write_chart("a.html", BARS, spams=[])
     assert isinstance(c, Chart)
-
-
-def run_cell(tab, i):
-    "Run a cell; a page that is still loading may take the focus away, and then the keys are pressed once more."
-    tab.add_locator_handler(tab.locator(".jp-Dialog"), lambda dialog: dialog.locator(".jp-mod-accept").click())  # a busy machine is asked which kernel it wants
-    for _ in range(20):
-        tab.locator(".jp-CodeCell .cm-content").nth(i).click()
-        tab.keyboard.press("Control+Enter")
-        tab.wait_for_timeout(500)
-        if tab.locator(".jp-CodeCell .jp-InputPrompt").nth(i).text_content() != "[ ]:": break
-
-
-def test_in_jupyterlab(lab, browser, tmp_path):  # noqa: F811
-    "The widget draws, tells the kernel of clicks and of what is on screen, and follows what is assigned and the theme of the notebook."
-    from playwright.sync_api import expect
-    address, place, token = lab
-    cells = ["from moola import simulate_bars\nfrom moola.views.chart import chart\nc = chart(simulate_bars(1500, seed=3), labels=[(1400, 1410)])\nc",
-             "print('told', c.clicked, c.selected, c.visible)\nc.spans, c.visible = [(1300, 1310)], (1290, 1390)"]
-    cells = [nbformat.v4.new_code_cell(s) for s in cells]
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=dict(kernelspec=dict(name="python3", display_name="Python 3", language="python"))),
-                   place/"chart.ipynb")
-    tab, complaints = browser.new_page(viewport=dict(width=1280, height=1000)), []
-    tab.set_default_timeout(60_000)
-    tab.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
-    tab.on("pageerror", lambda e: complaints.append(str(e)))
-    tab.goto(f"{address}/lab/tree/chart.ipynb?token={token}")
-    run_cell(tab, 0)
-    stage, time = tab.locator(".moola-stage"), tab.locator(".moola-legend [data-name='time']")
-    expect(time).to_have_text(f"{BARS.timestamp.iloc[-1]:%Y-%m-%d %H:%M}", timeout=60_000)
-    assert tab.locator(".moola-chart").get_attribute("data-theme") == "light"
-    box = stage.bounding_box()
-    tab.mouse.click(box["x"] + box["width"]/2, box["y"] + 100)
-    clicked = BARS.index[BARS.timestamp == time.text_content()][0]
-    tab.keyboard.press("ArrowLeft")
-    tab.keyboard.down("Shift")
-    tab.mouse.down()
-    tab.mouse.move(box["x"] + box["width"]/2 + 50, box["y"] + 100, steps=3)
-    tab.mouse.up()
-    tab.keyboard.up("Shift")
-    tab.wait_for_timeout(400)  # what is on screen is told when it comes to rest
-    assert tab.locator(".jp-Notebook .jp-Cell").count() == 2
-    run_cell(tab, 1)
-    told = tab.locator(".jp-OutputArea-output pre", has_text="told")
-    expect(told).to_contain_text(re.compile(rf"told {clicked} \[\d+, \d+\] \[1254, 1494\]"))
-    expect(time).to_have_text(f"{BARS.timestamp.iloc[1389]:%Y-%m-%d %H:%M}")
-    expect(tab.locator(".moola-key")).to_have_text("labelledpredicted")
-    tab.evaluate("document.body.dataset.jpThemeLight = 'false'")
-    expect(tab.locator(".moola-chart")).to_have_attribute("data-theme", "dark")
-    tab.locator(".jp-OutputArea").first.screenshot(path=tmp_path/"chart.png")
-    tab.close()
-    assert not complaints

@@ -1,4 +1,4 @@
-"The bench in a real browser: its own page from its server, and the widget in JupyterLab."
+"The bench in a real browser: its own page from its server."
 import http.client
 import json
 import os
@@ -10,13 +10,11 @@ import sys
 import threading
 from types import SimpleNamespace
 
-import nbformat
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from test_chart import Page, run_cell
-from test_explore import lab  # noqa: F401  a fixture
+from test_chart import Page
 
 from moola.core.errors import MoolaError
 from moola.data.plant import simulate_windows
@@ -508,38 +506,3 @@ def test_command(tmp_path):
                          ("There is no folder", [bars, "--labels", tmp_path/"no/a.parquet"])]:
         done = subprocess.run([*run, *map(str, wrong)], capture_output=True, text=True)
         assert done.returncode and words in done.stderr and done.stderr.count("\n") == 1 and "Traceback" not in done.stderr
-
-
-def test_in_jupyterlab(lab, browser):  # noqa: F811
-    "The widget marks by mouse and by keys, and the kernel holds what was saved."
-    from playwright.sync_api import expect
-    address, place, token = lab
-    cells = ["from moola import simulate_bars\nfrom moola.labels.label import label\nb = label(simulate_bars(1500, seed=3), 'bench.parquet')\nb",
-             "print('told', [(r['w'], r['first'], r['last'], r['label']) for r in b.bench.rows()])"]
-    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(s) for s in cells],
-                                            metadata=dict(kernelspec=dict(name="python3", display_name="Python 3", language="python"))), place/"bench.ipynb")
-    tab, complaints = browser.new_page(viewport=dict(width=1280, height=1100)), []
-    tab.set_default_timeout(60_000)
-    tab.on("pageerror", lambda e: complaints.append(f"{e} {e.stack}"))
-    tab.goto(f"{address}/lab/tree/bench.ipynb?token={token}")
-    run_cell(tab, 0)
-    stage = tab.locator(".moola-stage")
-    expect(tab.locator(".moola-legend [data-name='time']")).not_to_be_empty(timeout=60_000)
-    tab.wait_for_timeout(300)
-    box = stage.bounding_box()
-    tab.mouse.move(box["x"] + box["width"]*.4, box["y"] + 100)
-    tab.mouse.down()
-    tab.mouse.move(box["x"] + box["width"]*.45, box["y"] + 100, steps=4)
-    tab.mouse.up()
-    expect(tab.locator(".moola-card")).to_have_count(1)
-    tab.keyboard.press("r")
-    tab.keyboard.press("Enter")
-    tab.keyboard.press("n")
-    expect(tab.locator(".moola-count")).to_contain_text("1 labelled · 1 nothing here")
-    expect(tab.locator(".moola-saved")).to_have_text("Saved in bench.parquet")
-    assert tab.locator(".jp-Notebook .jp-Cell").count() == 2
-    run_cell(tab, 1)
-    told = tab.locator(".jp-OutputArea-output pre", has_text="told")
-    expect(told).to_contain_text(re.compile(r"told \[\(0, \d+, \d+, 'retracement'\), \(1, None, None, None\)\]"))
-    tab.close()
-    assert len(LabelStore(place/"bench.parquet")) == 2 and not complaints

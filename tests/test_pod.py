@@ -121,6 +121,12 @@ class Laptop:
     jobs = []
 
 
+@pytest.fixture(scope="module")
+def used(tmp_path_factory):
+    "A folder on the pod in which runs were trained before, so that moola's functions are compiled there."
+    return tmp_path_factory.mktemp("used")/f"pod {STRANGE}"
+
+
 @pytest.fixture
 def laptop(server, tmp_path, capsys, monkeypatch):
     (tmp_path/"laptop").mkdir()
@@ -243,8 +249,9 @@ def trainers(job):
     return [pid for pid, of in found.items() if of not in found]
 
 
-def test_unlabelled_bars_go_along(laptop):
+def test_unlabelled_bars_go_along(laptop, used):
     "A taught network is trained there, from a folder of bars that is sent with it."
+    laptop.there = used
     folder = laptop.folder/"my bars"
     folder.mkdir()
     for seed in (1, 2): simulate_bars(3000, seed).assign(timestamp=lambda d: d.timestamp + np.timedelta64(7300, "D")).to_csv(folder/f"{seed}.csv", index=False)
@@ -256,10 +263,12 @@ def test_unlabelled_bars_go_along(laptop):
     assert run.metadata["status"] == "finished" and run.config.background == "my bars" and np.load(run.folder/"answers.npy").shape == (20, 105)
 
 
-def test_two_runs_one_killed_and_resumed(laptop, monkeypatch):
+def test_two_runs_one_killed_and_resumed(laptop, used, monkeypatch):
     "Two runs at once leave each other alone; the one whose process is killed is pulled, resumed and stopped."
     common = ["--n-windows", 24, "--device", "cpu"]
     assert "nothing was pushed to" in laptop("train", *common, code=1)
+    laptop.there = used
+    laptop.target()
     laptop("push", *common)
     laptop.target(install=True)
     assert "there is no environment in" in laptop("train", *common, code=1)

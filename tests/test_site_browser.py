@@ -74,23 +74,28 @@ LOOK = r"""async () => {
 }"""
 
 
+@pytest.mark.parametrize("width", ["desk"])
 def test_every_page(page, pages):
-    "Every page has a title and its fonts, figures large enough to be read and formulas set; nothing is wider than the screen, and what scrolls shows it."
+    "Every page has a title and its fonts, figures large enough to be read and formulas set; at both widths nothing is wider than the screen, and what scrolls shows it."
     wrong, mathematics = defaultdict(list), 0
     for name in pages:
+        page.set_viewport_size(WIDTHS["desk"]["viewport"])
         page.goto(name, wait_until="domcontentloaded")  # figures and fonts are waited for in LOOK
-        seen = page.evaluate(LOOK)
-        mathematics += "KaTeX_Main" in seen["fonts"]
-        if not seen["title"].strip(): wrong[name].append("has no title")
-        for what in ("broken", "small"):
-            if seen[what]: wrong[name].append(f"has {seen[what]} figures that are {what}")
-        if seen["beyond"] > 0: wrong[name].append(f"is {seen['beyond']} pixels wider than the screen")
-        if seen["wide"]: wrong[name].append(f"reaches beyond the screen: {seen['wide']}")
-        if seen["secret"]: wrong[name].append(f"scrolls without a sign: {seen['secret']}")
-        if seen["bare"]: wrong[name].append(f"has {seen['bare']} formulas that are not set")
-        for font in {"Source Sans 3", "JetBrains Mono"} - set(seen["fonts"]): wrong[name].append(f"isn't set in {font}")
-    assert not wrong, "\n".join(f"{name} {what}" for name, all in wrong.items() for what in all)
-    assert mathematics > 3
+        for width in WIDTHS:
+            page.set_viewport_size(WIDTHS[width]["viewport"])
+            seen = page.evaluate(LOOK)
+            mathematics += "KaTeX_Main" in seen["fonts"]
+            say = wrong[f"{name} on a {width}"].append
+            if not seen["title"].strip(): say("has no title")
+            for what in ("broken", "small"):
+                if seen[what]: say(f"has {seen[what]} figures that are {what}")
+            if seen["beyond"] > 0: say(f"is {seen['beyond']} pixels wider than the screen")
+            if seen["wide"]: say(f"reaches beyond the screen: {seen['wide']}")
+            if seen["secret"]: say(f"scrolls without a sign: {seen['secret']}")
+            if seen["bare"]: say(f"has {seen['bare']} formulas that are not set")
+            for font in {"Source Sans 3", "JetBrains Mono"} - set(seen["fonts"]): say(f"isn't set in {font}")
+    assert not any(wrong.values()), "\n".join(f"{name} {what}" for name, all in wrong.items() for what in all)
+    assert mathematics > 6
 
 
 def shade(locator):

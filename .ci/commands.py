@@ -53,7 +53,7 @@ ABOUT = {
                     "Started again it trains only what is missing. `--cluster ssh` trains on [pods](../scale/01_pods.ipynb).",
                     [("grid.yaml", "data: sample/windows.parquet\nepochs: 20\npastes: 0\nbase: {hidden: 16}\ngrid:\n  lr: [0.001, 0.01]\n  hidden: [8, 16]\nseeds: 2\n"),
                      "moola_sweep grid.yaml --workers 2", "moola_sweep grid.yaml --workers 2"]),
-    "moola_pretrain": ("[What it brings](../training/12_pretrain.ipynb) has been measured.",
+    "moola_pretrain": ("[What it brings](../transfer/03_pretrain.ipynb) has been measured.",
                        ["moola_pretrain sample/bars.csv --objective masked --epochs 3 --steps 30 --hidden 16 --progress false",
                         "moola_train --data sample/windows.parquet --init artifacts/pretrained --freeze-epochs 5 --epochs 30 --hidden 16 --output artifacts/started"]),
 }

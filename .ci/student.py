@@ -24,7 +24,7 @@ from moola.data.plant import simulate_labelled_bars, simulate_windows
 from moola.models.checkpoint import STUDENT
 from moola.release.command import moola_promote
 from moola.release.student import fit_student
-from moola.training.distil import distil
+from moola.transfer.distil import distil
 
 LEARN, FIT, JUDGE = 16, 17, 18  # seeds of the series
 STUDENTS = {"student": 31, "student-live": 3}  # and the bars that each looks ahead

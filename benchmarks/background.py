@@ -23,8 +23,8 @@ from moola.core.config import make_config
 from moola.data.splits import split_windows
 from moola.detection.detector import Detector
 from moola.metrics.intervals import interval, paired_interval, score_of
-from moola.training.distil import ask
 from moola.training.many import fit_many
+from moola.transfer.distil import ask
 
 PLANS = [(0, 1.), (.5, 1.), (1, 1.), (2, 1.), (4, 1.), (8, 1.), (1, .3), (2, .3), (4, .3), (8, .3)]  # windows of background for each that is trained on, and their weight
 

@@ -29,7 +29,7 @@ from moola.metrics.decode import choose_threshold
 from moola.metrics.intervals import compare_recipes, score_of
 from moola.models.pretrained import FILE
 from moola.training.many import fit_many
-from moola.training.pretrain import pretrain
+from moola.transfer.pretrain import pretrain
 
 UNLABELLED = ("btcperp_1m_202201", "es_1m_lean_2013_2020", "eurusd_1m_lean_oanda", *TRAIN)  # none of what is scored
 

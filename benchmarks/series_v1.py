@@ -44,7 +44,7 @@ from moola.metrics.intervals import interval, paired_interval, score_of
 from moola.metrics.scores import counts_f1
 from moola.models.series_reader import SeriesReader
 from moola.training.augment import AFTER, BEFORE
-from moola.training.distil import EVERY, ask, distil
+from moola.transfer.distil import EVERY, ask, distil
 
 SEED, HELD_OUT = 15, 44
 TEST = ("nq_1m_202605", "es_1m_202504")

@@ -25,7 +25,7 @@ from moola.metrics.calibration import calibrate_prob, fit_platt
 from moola.metrics.decode import threshold_spans
 from moola.metrics.intervals import interval, paired_interval, score_of
 from moola.models.series_reader import SeriesReader
-from moola.training.distil import distil
+from moola.transfer.distil import distil
 
 SHOWN = (0, 3, 10, 31)
 

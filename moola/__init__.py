@@ -8,7 +8,7 @@ _FRONT_DOOR = dict(
     simulate_windows="data.plant", fit="training.fit", Detector="detection.detector", plot_window="views.window",
     chart="views.chart", explore="views.explore", label="labels.label", similar="labels.similar",
     propose="labels.propose", label_health="labels.health", evaluate="evaluation.evaluate", compare="evaluation.compare", promote="release.promote",
-    pretrain="training.pretrain", distil="training.distil", scan_folder="scale.folder", sweep="scale.sweep")
+    pretrain="transfer.pretrain", distil="transfer.distil", scan_folder="scale.folder", sweep="scale.sweep")
 __all__ = ["__version__", *_FRONT_DOOR]
 
 # numba reads where its cache goes when it is imported.

@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import median
 
 ROOT = Path(__file__).resolve().parents[1]
-WINGS = "core data models metrics training detection views labels evaluation release pod scale".split()
+WINGS = "core data models metrics training transfer detection views labels evaluation release pod scale".split()
 # What has more lines, and may not grow. A file that is cut leaves the list.
 LONG = {"detection/stream.py": 375}
 EXPORT, HIDE = re.compile(r"^#\|\s*exporti?\b", re.M), re.compile(r"^#\|\s*hide\b", re.M)

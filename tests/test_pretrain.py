@@ -15,10 +15,10 @@ from moola.models.checkpoint import load_checkpoint
 from moola.models.pretrained import take_weights
 from moola.training.fit import fit
 from moola.training.many import fit_many
-from moola.training.pretrain import OBJECTIVES, bar_windows, draw_hidden, hidden_targets, hide_bars, pretrain
-from moola.training.pretrain_command import moola_pretrain
 from moola.training.start import start_run
 from moola.training.trainer import Trainer
+from moola.transfer.pretrain import OBJECTIVES, bar_windows, draw_hidden, hidden_targets, hide_bars, pretrain
+from moola.transfer.pretrain_command import moola_pretrain
 
 SMALL = dict(hidden=4, pastes=0, batch_size=8, device="cpu", progress=False)
 

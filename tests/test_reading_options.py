@@ -11,8 +11,8 @@ from moola.evaluation.command import moola_evaluate
 from moola.labels.command import _bench, label_parser
 from moola.release.command import moola_promote
 from moola.scale.folder import scan_folder
-from moola.training.distil_command import moola_distil
-from moola.training.pretrain_command import moola_pretrain
+from moola.transfer.distil_command import moola_distil
+from moola.transfer.pretrain_command import moola_pretrain
 
 DAY_FIRST = ["--time-format", "DMY", "--columns", "close=Mid"]
 

@@ -22,7 +22,7 @@ from moola.models.checkpoint import load_checkpoint, save_checkpoint
 from moola.models.series import FULL, SeriesNet, feature_state, series_features
 from moola.models.series_reader import PART, SeriesReader
 from moola.models.student import load_student, save_student
-from moola.training.distil import ask, bar_pieces, collect_answers, distil, paste_surges
+from moola.transfer.distil import ask, bar_pieces, collect_answers, distil, paste_surges
 
 SOME = dict(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 BARS = np.ascontiguousarray(simulate_bars(1500, seed=3)[OHLC])
@@ -177,7 +177,7 @@ def test_pasted_surges_are_bars():
 
 
 def test_answers_may_lie_elsewhere_and_be_absent(tmp_path):
-    from moola.training.distil import soft_loss
+    from moola.transfer.distil import soft_loss
     distil(Teacher(), simulate_bars(600, seed=1), tmp_path/"student", epochs=1, answers=tmp_path/"answers")
     assert (tmp_path/"student"/"student.pt").exists()
     assert soft_loss(torch.zeros(2, 5), torch.full((2, 5), torch.nan)).item() == 0
@@ -194,7 +194,7 @@ def taught(tmp_path_factory):
 
 def test_the_commands_take_a_student(taught, capsys):
     from moola.detection.command import moola_predict
-    from moola.training.distil_command import moola_distil
+    from moola.transfer.distil_command import moola_distil
     student, out = str(taught/"student"), taught/"spans.csv"
     moola_predict([str(taught/"bars.csv"), "--model", student, "--out", str(out), "--alarms-per-day", "4", "--base-rate", ".02", "--quiet"])
     said = capsys.readouterr().out

@@ -92,7 +92,7 @@ def findings(
     words.append(f"The best chance level is {chance:.3f} ({SYSTEM_WORDS.get(name, name)})." if name else 'There is no chance level beside it.')
     words.append(decided)
     rivals = dict(displacement_rule='the displacement rule', boosting='gradient boosting')
-    words += [f"Against {v}: {difference_text(differences[k]['f1'])}." for k,v in rivals.items() if k in differences]
+    words += [f"Pooled bar F1 against {v}: {difference_text(differences[k]['f1'])}." for k,v in rivals.items() if k in differences]
     readings = [f"{SYSTEM_WORDS[k]} {scores[k]['f1']!r}" for k in READINGS[1:] if k in scores]
     words.append(f"Pooled bar F1 in other readings of the same networks: {', '.join(readings)}.")
     if n := data['repeated_windows']: words.append(f"{n} windows have the same bars as another one; they are always in one fold, whatever their labels.")

@@ -251,7 +251,7 @@ def test_a_student_is_not_written_over_and_is_no_run(taught):
 
 def test_a_stopped_student_goes_on(tmp_path, monkeypatch):
     "The same weights as without a stop."
-    from moola.training import distil as page
+    from moola.transfer import distil as page
     files = collect_answers(Teacher(), bar_pieces(simulate_bars(1300, seed=1), 650), tmp_path, stride=8)
     def fresh():
         torch.manual_seed(0)

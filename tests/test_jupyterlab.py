@@ -61,18 +61,25 @@ def run_cell(tab, i):
         if tab.locator(".jp-CodeCell .jp-InputPrompt").nth(i).text_content() != "[ ]:": break
 
 
+def opened(lab, browser, name, cells, complains=lambda message: False, **viewport):
+    "A page of JupyterLab with a notebook of these cells, in a workspace of its own, and what goes wrong in it."
+    address, place, token = lab
+    about = dict(kernelspec=dict(name="python3", display_name="Python 3", language="python"))
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in cells], metadata=about), place/f"{name}.ipynb")
+    page, complaints = browser.new_page(viewport=viewport), []
+    page.set_default_timeout(60_000)
+    page.on("console", lambda m: complaints.append(m.text) if complains(m) else None)
+    page.on("pageerror", lambda e: complaints.append(f"{e} {e.stack}"))
+    page.goto(f"{address}/lab/workspaces/{name}/tree/{name}.ipynb?token={token}")
+    return page, complaints
+
+
 @pytest.fixture
 def notebook(lab, browser, folder):  # noqa: F811
     "A page of JupyterLab in which the one line has been run, and what its console complained of."
-    address, place, token = lab
-    cell = nbformat.v4.new_code_cell(f"from moola.views.explore import explore\nexplore({str(folder)!r})")
-    nbformat.write(nbformat.v4.new_notebook(cells=[cell], metadata=dict(kernelspec=dict(name="python3", display_name="Python 3", language="python"))),
-                   place/"look.ipynb")
-    page, complaints = browser.new_page(viewport=dict(width=1400, height=1100)), []
-    page.set_default_timeout(60_000)
-    page.on("console", lambda m: complaints.append(m.text) if m.type in ("error", "warning") and "to activate" not in m.text else None)
-    page.on("pageerror", lambda e: complaints.append(str(e)))
-    page.goto(f"{address}/lab/workspaces/look/tree/look.ipynb?token={token}")
+    def complains(m): return m.type in ("error", "warning") and "to activate" not in m.text
+    cells = [f"from moola.views.explore import explore\nexplore({str(folder)!r})"]
+    page, complaints = opened(lab, browser, "look", cells, complains, width=1400, height=1100)
     run_cell(page, 0)
     page.locator(".moola-explorer .moola-legend [data-name='time']").wait_for()
     yield page, complaints
@@ -175,17 +182,9 @@ def test_explorer(notebook, folder, tmp_path):  # noqa: F811
 
 def test_chart(lab, browser, tmp_path):
     "The widget draws, tells the kernel of clicks and of what is on screen, and follows what is assigned and the theme of the notebook."
-    address, place, token = lab
     cells = ["from moola import simulate_bars\nfrom moola.views.chart import chart\nc = chart(simulate_bars(1500, seed=3), labels=[(1400, 1410)])\nc",
              "print('told', c.clicked, c.selected, c.visible)\nc.spans, c.visible = [(1300, 1310)], (1290, 1390)"]
-    cells = [nbformat.v4.new_code_cell(s) for s in cells]
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=dict(kernelspec=dict(name="python3", display_name="Python 3", language="python"))),
-                   place/"chart.ipynb")
-    tab, complaints = browser.new_page(viewport=dict(width=1280, height=1000)), []
-    tab.set_default_timeout(60_000)
-    tab.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
-    tab.on("pageerror", lambda e: complaints.append(str(e)))
-    tab.goto(f"{address}/lab/workspaces/chart/tree/chart.ipynb?token={token}")
+    tab, complaints = opened(lab, browser, "chart", cells, lambda m: m.type == "error", width=1280, height=1000)
     run_cell(tab, 0)
     stage, time = tab.locator(".moola-stage"), tab.locator(".moola-legend [data-name='time']")
     expect(time).to_have_text(f"{BARS.timestamp.iloc[-1]:%Y-%m-%d %H:%M}", timeout=60_000)
@@ -215,15 +214,10 @@ def test_chart(lab, browser, tmp_path):
 
 def test_bench(lab, browser):
     "The widget marks by mouse and by keys, and the kernel holds what was saved."
-    address, place, token = lab
+    place = lab[1]
     cells = ["from moola import simulate_bars\nfrom moola.labels.label import label\nb = label(simulate_bars(1500, seed=3), 'bench.parquet')\nb",
              "print('told', [(r['w'], r['first'], r['last'], r['label']) for r in b.bench.rows()])"]
-    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(s) for s in cells],
-                                            metadata=dict(kernelspec=dict(name="python3", display_name="Python 3", language="python"))), place/"bench.ipynb")
-    tab, complaints = browser.new_page(viewport=dict(width=1280, height=1100)), []
-    tab.set_default_timeout(60_000)
-    tab.on("pageerror", lambda e: complaints.append(f"{e} {e.stack}"))
-    tab.goto(f"{address}/lab/workspaces/bench/tree/bench.ipynb?token={token}")
+    tab, complaints = opened(lab, browser, "bench", cells, width=1280, height=1100)
     run_cell(tab, 0)
     stage = tab.locator(".moola-stage")
     expect(tab.locator(".moola-legend [data-name='time']")).not_to_be_empty(timeout=60_000)

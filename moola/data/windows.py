@@ -254,6 +254,7 @@ _FOR_BARS = 'moola_predict finds expansions in a file of bars, and moola_label m
 def _table(path, name):
     "The parquet file as it is, an index of times or ids among its columns."
     import pyarrow as pa, pyarrow.parquet as pq
+    if path.is_dir(): raise MoolaError(f"{path} is a folder, and one parquet file of labelled windows is wanted here.")
     if not path.is_file(): raise MoolaError(f"There is no file {path}.")
     if path.name.lower().endswith(('.csv', '.csv.gz', '.txt')):
         raise MoolaError(f"{name} is a table of text, and labelled windows come as parquet; {_FOR_BARS}.")

@@ -119,9 +119,9 @@ def _check_background(
     config:TrainConfig, # Its background
 )->list[Path]: # The files, here
     "Read the bars without labels, as the pod will."
-    from moola.data.background import background_of, bar_files
+    from moola.data.background import background_files, background_of
     background_of(config)
-    return [p.resolve() for p in bar_files(config.background)]
+    return [p.resolve() for p in background_files(config)]
 
 # %% ../../nbs/pod/07_push.ipynb #ad8c73d0
 def describe_parcel(

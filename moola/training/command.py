@@ -15,6 +15,7 @@ from ..core.config import make_config
 from ..core.errors import MoolaError
 from ..core.files import notebook_path
 from ..core.papermill import import_papermill
+from ..data.background import background_files
 from ..data.windows import read_windows
 from .folder import choose_folder, claim_folder
 
@@ -76,8 +77,8 @@ def moola_train(
     params = {k: v for k,v in vars(config_parser('moola_train', moola_train.__doc__).parse_args(argv)).items() if v is not None}
     config = make_config(**params)
     if config.data and not Path(config.data).exists(): raise MoolaError(f"there is no file {config.data}")
-    if config.background and not Path(config.background).exists(): raise MoolaError(f"there are no bars {config.background}")
-    if config.data: read_windows(config.data)   # a kernel takes seconds to say what is wrong with them
+    if config.data: read_windows(config.data)   # a kernel takes seconds to say what is wrong
+    if config.background or config.teachers: background_files(config)
     new = _absent(choose_folder(config))
     folder = claim_folder(config)
     with _kept(folder, [folder]*(not config.output) + new):

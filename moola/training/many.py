@@ -279,7 +279,7 @@ def _ask_many(configs, windows, splits, background, device, precision):
     for k in range(0, len(jobs), _AT_ONCE):
         some,parts = zip(*jobs[k:k+_AT_ONCE])
         models += [r.model('final').to(device) for r in train_many(ManyTrainer(some, windows, parts, device, precision))]
-    return [ask_teachers(models[i*n:(i+1)*n], c, device, d.found.ohlc[d.rows]) for i,(c,d) in enumerate(zip(configs, background))]
+    return [ask_teachers(models[i*n:(i+1)*n], c, device, d.ohlc) for i,(c,d) in enumerate(zip(configs, background))]
 
 # %% ../../nbs/training/13_many.ipynb #f3c1709c
 def fit_many(

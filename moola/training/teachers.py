@@ -71,5 +71,5 @@ def make_trainer(
     if config.teachers and answers is None:
         with torch.random.fork_rng(range(torch.cuda.device_count())):
             models = [train_teacher(c, windows, split, device) for c in tqdm(teacher_configs(config), desc='teachers', unit='teacher', disable=not progress, leave=False)]
-        answers = ask_teachers(models, config, device, background.found.ohlc[background.rows])
+        answers = ask_teachers(models, config, device, background.ohlc)
     return Trainer(config, windows, split, device, background, answers)

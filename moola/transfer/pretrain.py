@@ -17,7 +17,7 @@ from torch import nn
 import torch.nn.functional as F
 from tqdm.auto import tqdm
 from ..core.config import make_config, TrainConfig
-from ..core.device import AdamW, choose_device, computing
+from ..core.device import AdamW, computing
 from ..core.errors import MoolaError
 from ..core.files import clean_json, lock_folder, make_folder, unlock_folder, write_atomic
 from ..core.names import W
@@ -234,13 +234,13 @@ def pretrain(
     if config is None: config = make_config()
     if objective not in OBJECTIVES: raise MoolaError(f"objective is {objective!r}: choose {' or '.join(OBJECTIVES)}")
     if epochs < 1 or steps < 1: raise MoolaError(f"epochs is {epochs} and steps {steps}: both must be 1 or more")
-    device,goal,folder = choose_device(config.device),OBJECTIVES[objective](config, bars, reading),Path(output).expanduser()
-    fresh,lock = not folder.exists(),lock_folder(make_folder(folder))
-    try:
-        with computing(config.device, config.threads): return _pretrain(goal, folder, config, device, epochs, steps, resume, overwrite, progress)
-    finally:
-        unlock_folder(lock)
-        if fresh and not (folder/'last.pt').exists(): shutil.rmtree(folder)   # no epoch has ended
+    with computing(config.device, config.threads) as device:
+        goal,folder = OBJECTIVES[objective](config, bars, reading),Path(output).expanduser()
+        fresh,lock = not folder.exists(),lock_folder(make_folder(folder))
+        try: return _pretrain(goal, folder, config, device, epochs, steps, resume, overwrite, progress)
+        finally:
+            unlock_folder(lock)
+            if fresh and not (folder/'last.pt').exists(): shutil.rmtree(folder)   # no epoch has ended
 
 # %% ../../nbs/transfer/03_pretrain.ipynb #16043283
 _FREE = ('data','output','resume','overwrite','progress','device','threads','epochs')

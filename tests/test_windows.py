@@ -151,6 +151,7 @@ def test_broken_files_are_refused(frame, tmp_path, case):
 
 def test_missing_and_foreign_files(tmp_path):
     with pytest.raises(MoolaError, match='There is no file'): read_windows(tmp_path / 'none.parquet')
+    with pytest.raises(MoolaError, match='is a folder, and one parquet file of labelled windows is wanted'): read_windows(tmp_path)
     (tmp_path / 'x.parquet').write_text('window_id,label')
     with pytest.raises(MoolaError, match='x.parquet cannot be read as parquet'): read_windows(tmp_path / 'x.parquet')
 

@@ -142,7 +142,7 @@ def draw_each(
     config:TrainConfig, # Its background, and as for draw_background
     windows:Windows, # All labelled windows
     splits:Sequence, # Splits of them; equal ones are drawn for once
-)->list: # A `Drawn` a split; None where the config has no background
+)->list: # One Drawn for each split; None where the config has no background
     "The windows of background that each of several splits trains on."
     if not (config.background or config.teachers): return [None]*len(splits)
     found = background_of(config)

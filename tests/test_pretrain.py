@@ -14,6 +14,7 @@ from moola.data.simulate import simulate_bars
 from moola.models.checkpoint import load_checkpoint
 from moola.models.pretrained import take_weights
 from moola.training.fit import fit
+from moola.training.folder import run_folder
 from moola.training.many import fit_many
 from moola.training.start import start_run
 from moola.training.trainer import Trainer
@@ -91,7 +92,7 @@ def test_what_does_not_fit_is_refused(start, tmp_path):
     for change, sentence in ((dict(hidden=8), "was trained with hidden 4, this run has 8"), (dict(swing_rule="close"), "swing_rule"),
                              (dict(features=FEATURES), "features")):
         config = make_config(**SMALL | change, init=str(start), output=str(tmp_path/"run"))
-        with pytest.raises(MoolaError, match=sentence): start_run(config, torch.device("cpu"), simulate_windows(30, seed=1))
+        with pytest.raises(MoolaError, match=sentence), run_folder(config) as folder: start_run(config, folder, torch.device("cpu"), simulate_windows(30, seed=1))
         assert not (tmp_path/"run").exists()
     with pytest.raises(MoolaError, match="init: there is no"): take_weights(None, make_config(init="nowhere"))
     with pytest.raises(MoolaError, match="freeze_epochs keeps weights taken from init"): make_config(freeze_epochs=3)

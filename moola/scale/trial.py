@@ -14,7 +14,7 @@ import torch
 from ..core.config import TrainConfig
 from ..core.device import computing
 from ..core.errors import MoolaError
-from ..core.files import clean_json, unlock_folder
+from ..core.files import clean_json
 from ..core.provenance import git_commit, versions
 from ..data.features import named_features
 from ..data.identity import describe_data
@@ -23,6 +23,7 @@ from ..data.windows import Windows
 from ..metrics.decode import choose_threshold
 from ..models.checkpoint import FORMAT, load_checkpoint, save_checkpoint
 from .cluster import need
+from ..training.folder import run_folder
 from ..training.loop import train_epochs
 from ..training.many import fit_many
 from ..training.recorder import save_predictions
@@ -37,16 +38,14 @@ def _train_one(
     go_on:Callable=lambda epoch, row: True, # Called with the epoch's number and its row of epoch_metrics.csv
 )->str: # finished or pruned
     "Train a network into its run folder."
-    with computing(config.device, config.threads) as device:
-        run,status = start_run(config, device, windows, split),'failed'
+    with run_folder(config) as folder, computing(config.device, config.threads) as device:
+        run,status = start_run(config, folder, device, windows, split),'failed'
         try:
             for e in train_epochs(run.trainer, config.epochs, run.done, run.hold):
                 run.record(e.number, e.train, e.valid, e.held, e.seconds)
                 if not go_on(e.number, _last_row(run.folder)): break
             status = 'finished' if e.number == config.epochs else 'pruned'
-        finally:
-            try: run.finish(status)
-            finally: unlock_folder(run.lock)
+        finally: run.finish(status)
     return status
 
 # %% ../../nbs/scale/04_trial.ipynb #918ec29b

@@ -9,11 +9,11 @@ __all__ = ['fit']
 from ..core.command import delayed
 from ..core.config import TrainConfig
 from ..core.device import computing
-from ..core.files import unlock_folder
 from ..core.papermill import Console
 from ..data.splits import Split
 from ..data.windows import Windows
 from ..metrics.scores import LEVEL_WORDS
+from .folder import run_folder
 from .loop import train_epochs
 from .recorder import Recorder
 from .run import Run
@@ -51,8 +51,8 @@ def fit(
     split:Split|None=None, # Their parts; None for split_windows
 )->Run: # The finished run
     "Train a network and leave a run folder."
-    with computing(config.device, config.threads) as device:
-        run,status = start_run(config, device, windows, split),'failed'
+    with run_folder(config) as folder, computing(config.device, config.threads) as device:
+        run,status = start_run(config, folder, device, windows, split),'failed'
         console = Console(config.epochs, run.done, config.progress)
         console.line(_first_lines(run))
         import sklearn.linear_model   # noqa: F401 - scoring needs it, and may have little time
@@ -65,7 +65,5 @@ def fit(
                 with delayed(): words = run.finish(status)
                 closing = line if status == 'finished' else f'The run is {status} after {run.done} epochs; {run.folder} is complete up to there.'
                 console.line('\n'.join([*words, closing]))
-            finally:
-                unlock_folder(run.lock)
-                console.close()
-    return Run(run.folder)
+            finally: console.close()
+    return Run(folder)

@@ -129,9 +129,8 @@ class Recorder:
         folder:Path, # Where it is written
         trainer:Trainer, # Who trains
         windows:Windows, # On what
-        lock=None, # Of the folder
     ):
-        self.config,self.folder,self.trainer,self.windows,self.lock = config,folder,trainer,windows,lock
+        self.config,self.folder,self.trainer,self.windows = config,folder,trainer,windows
         self.split,self.log,self.started = trainer.split,RunLog(folder),time.perf_counter()
         self.best,self.done,self.trained_s,self.kept = None,0,0.,{}   # as in last.pt; `kept` goes into every last.pt
         self.spans,self.mask = windows.spans,windows.mask

@@ -14,6 +14,7 @@ pytest.importorskip("optuna")
 from test_scale import in_process
 
 from moola.core.errors import MoolaError
+from moola.data.simulate import simulate_bars
 from moola.detection.detector import Detector
 from moola.scale.cluster import open_cluster
 from moola.scale.command import moola_sweep
@@ -72,8 +73,13 @@ def test_the_page_is_the_same_each_time():
 
 def test_networks_trained_together(tmp_path):
     "One program, and run folders that are compared and loaded as any."
-    table = sweep(TINY | dict(grid=dict(lr=[1e-4]), seeds=2), tmp_path, connect=in_process, together=True)
-    run = Run(tmp_path/"runs/recommended,seed=42")
+    bars = simulate_bars(1100, seed=1)
+    bars.assign(timestamp=bars.timestamp + pd.Timedelta("364D")).to_csv(tmp_path/"bars.csv", index=False)
+    plan = TINY | dict(grid=dict(lr=[1e-4]), seeds=2, background=str(tmp_path/"bars.csv"), background_windows=9)
+    table = sweep(plan, tmp_path/"out", connect=in_process, together=True)
+    run = Run(tmp_path/"out/runs/recommended,seed=42")
+    back = run.metadata["data"]["background"]
+    assert (back["windows"], back["of"], back["path"]) == (9, 10, str(tmp_path/"bars.csv"))
     assert len(table) == 2 and run.metadata["together"] and run.predictions("test")[1].shape[1] == 105
     assert len(Detector.load(run.folder, "cpu").models) == 1
 

@@ -16,6 +16,7 @@ from ..core.device import computing
 from ..core.errors import MoolaError
 from ..core.files import clean_json
 from ..core.provenance import git_commit, versions
+from ..data.background import draw_each, Drawn
 from ..data.features import named_features
 from ..data.identity import describe_data
 from ..data.splits import Split
@@ -59,6 +60,7 @@ def _write_result(
     folder:Path, # New
     result, # A FitResult
     windows:Windows,
+    background:Drawn|None, # What it drew from the config's background
 ):
     "The run folder of a network that was trained with others."
     folder.mkdir(parents=True)
@@ -69,7 +71,7 @@ def _write_result(
     result.epochs.to_csv(folder/'epoch_metrics.csv', index=False)
     save_predictions(folder/'predictions.parquet', windows.ids[s.valid], spans, mask[s.valid])
     if len(s.test): save_predictions(folder/'test_predictions.parquet', windows.ids[s.test], _ask(result, windows.ohlc[s.test]), mask[s.test])
-    about = dict(data=describe_data(windows, s, c), versions=versions(), git=git_commit(), pos_weight=choose_pos_weight(c, mask[s.train]))
+    about = dict(data=describe_data(windows, s, c, background), versions=versions(), git=git_commit(), pos_weight=choose_pos_weight(c, mask[s.train]))
     save_checkpoint(folder/'best_model.pt', dict(format=FORMAT, model=result.best, config=asdict(c), features=list(c.features), epoch=result.best_epoch,
                     threshold=best['threshold'], decoder=dict(min_length=c.min_length, max_gap=0), calibration=None, feature_reference=None, **about))
     metadata = dict(status='finished', config=asdict(c), epochs_done=c.epochs, best=best, together=True, **about)
@@ -143,7 +145,8 @@ def _train_apart(c, windows, split, folder, go_on):
 def _train_together(configs, windows, split, folder):
     try: fitted = fit_many(configs, windows, [split]*len(configs), processes=1, progress=False)
     except Exception as e: return [('failed', _sentence(e))]*len(configs)
-    for i,r in enumerate(fitted): _write_result(folder/f'{i}', r, windows)
+    (background,) = draw_each(configs[0], windows, [split])
+    for i,r in enumerate(fitted): _write_result(folder/f'{i}', r, windows, background)
     return [('finished', pack(folder/f'{i}', c.output)) for i,c in enumerate(configs)]
 
 # %% ../../nbs/scale/04_trial.ipynb #ac065f74

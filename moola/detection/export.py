@@ -104,6 +104,17 @@ def _torch_export(network, shape, dynamic):
                                      input_names=['features'], output_names=network.outputs).model_proto
     finally: log.setLevel(level)
 
+# %% ../../nbs/detection/05_export.ipynb #5e0c17a1
+_SHORT = 2   # bars
+
+def _lengthened(model):
+    "The graph of a short window as that of a whole one."
+    graph = model.graph
+    for o in (*graph.input, *graph.output):
+        if o.name in ('features','probability'): o.type.tensor_type.shape.dim[1].dim_value = W
+    del graph.value_info[:]   # what lies between has other shapes too; the checker infers them
+    return model
+
 # %% ../../nbs/detection/05_export.ipynb #457dcdd4
 def onnx_model(
     detector, # A Detector
@@ -111,9 +122,10 @@ def onnx_model(
     "A detector as an ONNX model with its schema inside."
     onnx = onnx_module('onnx')
     onnx_module('onnxscript')
-    width,dynamic = len(detector.features),{0: torch.export.Dim('batch')}
-    if detector.once: model = _torch_export(network_of(detector), (3, width, 2*FIELD), dynamic | {2: torch.export.Dim('bars', min=2)})
-    else: model = _torch_export(network_of(detector), (3, W, width), dynamic)
+    network,width,dynamic = network_of(detector),len(detector.features),{0: torch.export.Dim('batch')}
+    if detector.once: model = _torch_export(network, (3, width, 2*FIELD), dynamic | {2: torch.export.Dim('bars', min=2)})
+    elif detector.right_context < 0: model = _lengthened(_torch_export(network, (3, _SHORT, width), dynamic))
+    else: model = _torch_export(network, (3, W, width), dynamic)
     _allow_empty(model)
     model.producer_name = 'moola'
     onnx.helper.set_model_props(model, _model_schema(detector))

@@ -31,7 +31,7 @@ train: $(READY)  ## Train VARIANT into a new folder under artifacts/, through pa
 test: $(READY)  ## Run every notebook's tests beside pytest, which also checks the notebooks, the site and the wheel
 	@echo "Testing the notebooks and, beside them, the project, whose report comes last"
 	@export OMP_NUM_THREADS=1 PATH="$(CURDIR)/$(BIN):$$PATH"; log=$$(mktemp); trap 'rm -f "$$log"' EXIT; \
-	python -m pytest -q -n 3 --dist loadfile --durations=12 tests $(ARGS) >"$$log" 2>&1 & project=$$!; trap 'kill $$project; exit 130' INT TERM; \
+	python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder --durations=12 tests $(ARGS) >"$$log" 2>&1 & project=$$!; trap 'kill $$project; exit 130' INT TERM; \
 	nbdev_test --timing --n_workers 2 --skip_file_re '^([_.]|index)'; notebooks=$$?; wait $$project; failed=$$?; cat "$$log"; \
 	[ $$notebooks -eq 0 ] || { echo "The notebooks' tests failed: see above." >&2; exit $$notebooks; }; exit $$failed
 

@@ -19,11 +19,12 @@ settings.load_profile("moola")
 
 ROOT = Path(__file__).resolve().parents[1]
 
-LONG = ("test_pod", "test_site_browser", "test_jupyterlab", "test_project", "test_sweep", "test_training", "test_scale", "test_analysis", "test_runs", "test_evaluate", "test_series")
+LONG = ("test_pod", "test_site_browser", "test_project", "test_training", "test_analysis", "test_label", "test_evaluate", "test_runs", "test_sweep", "test_background", "test_chart",
+        "test_alarms", "test_many", "test_promote", "test_export", "test_jupyterlab", "test_series")
 
 
 def pytest_collection_modifyitems(items):
-    "The longest files first, so that no worker is left alone with one of them at the end."
+    "The longest files first, so that no worker is left alone with one of them at the end; `--no-loadscope-reorder` keeps this order among workers."
     items.sort(key=lambda i: LONG.index(i.path.stem) if i.path.stem in LONG else len(LONG))
 
 

@@ -46,11 +46,11 @@ ABOUT = {
     "moola_distil": ("A small convolution learns what one or several networks answer on unlabelled bars, and then reads a long series far faster than they do.",
                      ["moola_distil --bars sample/bars.csv --epochs 2 --output artifacts/student"]),
     "moola_scan": ("It needs the extra `moola[cluster]`. Started again it reads only what is new or has changed. `--cluster ssh` gives the work to "
-                   "[pods](../scale/01_pods.ipynb), to which it sends the files.",
+                   "[pods](../scale/02_pods.ipynb), to which it sends the files.",
                    ["mkdir bars", "cp sample/bars.csv bars/ES.csv", "cp sample/windows.parquet bars/notes.parquet", "moola_scan bars --out scanned --workers 1",
                     "moola_scan bars --out scanned --workers 1"]),
-    "moola_sweep": ("It needs the extra `moola[cluster]`. The file names what is varied and what all runs share; [its fields](../scale/03_grid.ipynb) hold ranges to search, too. "
-                    "Started again it trains only what is missing. `--cluster ssh` trains on [pods](../scale/01_pods.ipynb).",
+    "moola_sweep": ("It needs the extra `moola[cluster]`. The file names what is varied and what all runs share; [its fields](../scale/04_grid.ipynb) hold ranges to search, too. "
+                    "Started again it trains only what is missing. `--cluster ssh` trains on [pods](../scale/02_pods.ipynb).",
                     [("grid.yaml", "data: sample/windows.parquet\nepochs: 20\npastes: 0\nbase: {hidden: 16}\ngrid:\n  lr: [0.001, 0.01]\n  hidden: [8, 16]\nseeds: 2\n"),
                      "moola_sweep grid.yaml --workers 2", "moola_sweep grid.yaml --workers 2"]),
     "moola_pretrain": ("[What it brings](../transfer/03_pretrain.ipynb) has been measured.",

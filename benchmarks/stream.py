@@ -16,8 +16,9 @@ from moola.core.names import OHLC, W
 from moola.data.features import fill_windows
 from moola.data.simulate import simulate_bars
 from moola.detection.ensemble import Reader
+from moola.detection.followed import replay
 from moola.detection.scan import scan
-from moola.detection.stream import Stream, replay
+from moola.detection.stream import Stream
 
 GOAL = 5.  # ms a bar at the 99th percentile
 DEPTH = W - 1 + W - 23  # bars that a scan needs to see anew all that can still change: 82 windows

@@ -5,7 +5,8 @@ import pytest
 
 from moola import Detector, MoolaError, simulate_bars
 from moola.detection.arrivals import read_bar
-from moola.detection.stream import Stream, replay
+from moola.detection.followed import replay
+from moola.detection.stream import Stream
 from moola.detection.stream_state import load_stream
 
 

@@ -18,8 +18,9 @@ from moola.data.bars import segment_bars
 from moola.data.read import read_bars
 from moola.data.simulate import simulate_bars
 from moola.detection.detector import Detector
+from moola.detection.followed import collect, replay
 from moola.detection.scan import scan
-from moola.detection.stream import Stream, collect, replay
+from moola.detection.stream import Stream
 from moola.detection.stream_state import load_stream
 from moola.models.exact import pack, read_spans
 from moola.models.jade import Jade

@@ -146,13 +146,9 @@ def public_names():
 
 
 def test_public_names_are_shown():
-    "The share of public names that are seen at work on some page can only rise."
-    names = public_names()
-    hidden = defaultdict(list)
-    for (page, n), seen in names.items():
-        if not seen: hidden[page].append(n)
-    share = sum(names.values())/len(names)
-    assert share >= .82, f"{share:.3f} of {len(names)} public names are shown; not shown: {dict(hidden)}"
+    "A reader sees every public name at work on some page; what isn't worth showing starts with an underscore."
+    needs_a_pod = {("pod/06_connection.ipynb", "transfer")}  # tests/test_pod.py has one
+    assert {k for k, seen in public_names().items() if not seen} == needs_a_pod
 
 
 def inner_imports(tree):

@@ -23,7 +23,7 @@ from moola.evaluation.page import Evaluation
 from moola.models.included import ABOUT, CARD, MODEL, PREVIOUS, PRODUCTION, default_model, holds_model, included_model
 from moola.release import promote as page
 from moola.release.card import model_card
-from moola.release.checklist import check_same, checklist, evaluation_evidence, failed
+from moola.release.checklist import _evaluation_evidence, check_same, checklist, failed
 from moola.release.command import moola_promote
 from moola.release.promote import install, promote, replace_production, rollback
 from moola.training.fit import fit
@@ -345,7 +345,7 @@ def test_evidence_takes_the_highest_chance(run):
     edit(e.folder/"evaluation.json", lambda d: d["scores"].update(untrained={"f1": {"value": None}, "f1_half": {"value": .3}} | {
         k: d["scores"]["position_prior"][k] for k in ("window_f1", "window_f1_half", "average_precision")}))
     edit(e.folder/"evaluation.json", lambda d: [d["scores"]["untrained"][k].update(low=0, high=1, seeds_sd=None, by_seed=[0]) for k in ("f1", "f1_half")])
-    s = evaluation_evidence(Evaluation(e.folder)).scores["f1"]
+    s = _evaluation_evidence(Evaluation(e.folder)).scores["f1"]
     assert (s.chance, s.chance_words) == (.3, "untrained network")
 
 

@@ -26,7 +26,7 @@ from .baselines import BASELINES
 from .folds import fold_data, Plan, plan_folds, record_opening
 from .networks import collect, make_jobs, run_jobs, settings_of, train_networks, untrained
 from .nulls import run_nulls
-from .page import best_chance, CHANCE, Evaluation, findings, PAIRED, plain, plot_evaluation, READINGS, RIVALS, SYSTEM_WORDS, save_folds, write_pages
+from .page import best_chance, CHANCE, Evaluation, findings, PAIRED, plain, plot_evaluation, READINGS, RIVALS, SYSTEM_WORDS, _save_folds, write_pages
 from .readings import mean_of_seeds, read_out, read_segments
 from ..metrics.decision import decide
 from ..metrics.judged import Judged, Readings
@@ -237,7 +237,7 @@ def evaluate(
         data['words'] += [box['sentence'], box['words']]
     data |= dict(git=git_commit(), versions=versions(), finished=datetime.now(UTC).isoformat(timespec='seconds'))
     data['seconds'] = round(time.perf_counter()-started, 1)
-    save_folds(folder, plan, windows, systems, config.seed)
+    _save_folds(folder, plan, windows, systems, config.seed)
     _write_evaluation(folder, data, judged.target, systems['model'])
     return Evaluation(folder)
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SYSTEM_WORDS', 'READINGS', 'PAIRED', 'CHANCE', 'RIVALS', 'plain', 'as_score', 'read_evaluation', 'best_chance',
-           'findings', 'plot_evaluation', 'tables', 'write_pages', 'save_folds', 'Evaluation']
+           'findings', 'plot_evaluation', 'tables', 'write_pages', 'Evaluation']
 
 # %% ../../nbs/evaluation/06_page.ipynb #8c7dbe52
 import base64, io, json
@@ -230,7 +230,7 @@ def _spans(
     return pd.DataFrame(parts, columns=['id','seed','start','end','score']).astype(dict(seed=int, start=int, end=int, score=float))
 
 # %% ../../nbs/evaluation/06_page.ipynb #a07217a4
-def save_folds(
+def _save_folds(
     folder:Path, # The evaluation's folder
     plan:Plan, # The plan
     windows:Windows, # All windows

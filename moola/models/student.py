@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 import torch
 from ..core.errors import MoolaError
-from .checkpoint import _check_sum, checkpoint_file, Decoder, FeatureReference, load_checkpoint, Number, save_checkpoint, STUDENT
+from .checkpoint import _check_sum, checkpoint_file, Decoder, FeatureReference, load_checkpoint, _Number, save_checkpoint, STUDENT
 from .series import SERIES_FEATURES, SeriesNet
 
 # %% ../../nbs/models/10_student.ipynb #9089fe40
@@ -27,8 +27,8 @@ class Student(BaseModel):
     swing_rule:str # How swings are confirmed
     threshold:Annotated[float, Field(gt=0, le=1)] # A bar is marked at or above it
     decoder:Decoder
-    calibration:dict[Literal['a','b'], Number]|None # Scale and offset of its teachers, or fitted; None where they have none
-    span_calibration:dict[Literal['a','b'], Number]|None=None # Scale and offset for the bars of spans; None for those of all bars
+    calibration:dict[Literal['a','b'], _Number]|None # Scale and offset of its teachers, or fitted; None where they have none
+    span_calibration:dict[Literal['a','b'], _Number]|None=None # Scale and offset for the bars of spans; None for those of all bars
     feature_reference:FeatureReference|None # Features of the bars that it has learned from, in windows
     teachers:list[str] # Where the teachers came from
     data:dict[str, Any] # What was read, in numbers

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TYPE_WORDS', 'plot_separation', 'plot_probabilities', 'plot_thresholds', 'plot_calibration', 'type_table',
-           'draw_intervals', 'plot_types', 'plot_drift']
+           'plot_types', 'plot_drift']
 
 # %% ../../nbs/views/06_probabilities.ipynb #8c7dbe52
 from matplotlib.cm import ScalarMappable
@@ -18,7 +18,7 @@ from ..metrics.decode import threshold_sweep
 from ..metrics.verdicts import metric_interval
 from ..metrics.scores import all_cuts, average_precision, counts_prf, probability_stats
 from ..training.run import of_part, PART_WORDS, Run
-from .curves import draw_limit_text
+from .curves import _draw_limit_text
 from .style import add_legend, BLUE, DASHES, figure, GREEN, INK, legend_below, mark_best, ORANGE, PHASES, RED, title_above
 
 # %% ../../nbs/views/06_probabilities.ipynb #8615b832
@@ -76,7 +76,7 @@ def _draw_separation(
     limits = {tier: need['separation'] for tier,need in CRITERIA.get(run.config.variant, {}).items() if 'separation' in need}
     for (tier,limit),ls in zip(limits.items(), ('--','-.',':')):
         ax.axhline(limit, color=INK, lw=1.2, ls=ls)
-        draw_limit_text(ax, limit, f'{tier}, above {limit:g}')
+        _draw_limit_text(ax, limit, f'{tier}, above {limit:g}')
     mark_best(ax, run)
     title = 'Separation and its criteria' if limits else 'Separation'
     ax.set(xlabel='epoch', ylabel='inside minus outside', title=title, ylim=(min(0, 1.1*d.separation.min()), None))
@@ -174,7 +174,7 @@ def type_table(
     return pd.DataFrame({name: one(rows) for name,rows in groups.items() if rows.any()}).T
 
 # %% ../../nbs/views/06_probabilities.ipynb #c4f60d16
-def draw_intervals(
+def _draw_intervals(
     ax, # Axes to draw on
     scores:dict, # label -> Interval, from top to bottom
     chance:dict|None=None, # label -> best chance level
@@ -195,7 +195,7 @@ def plot_types(
     fig,axes = figure(2, 1.3+.35*len(table), sharey=True)
     labels = {k: f"{k} ({n})" for k,n in table.windows.items()}
     for ax,metric,name in zip(axes, ('span_f1','average_precision'), ('span F1 at the threshold','average precision')):
-        draw_intervals(ax, {labels[k]: v for k,v in table[metric].items()})
+        _draw_intervals(ax, {labels[k]: v for k,v in table[metric].items()})
         ax.set(xlabel=name, xlim=(0,1))
     title_above(fig, 'By what came before the expansion, with 95 % intervals')
     return fig,axes

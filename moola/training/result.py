@@ -69,7 +69,8 @@ def model_name(
     return f'model {i} ({config.variant}, seed {config.seed})'
 
 # %% ../../nbs/training/12_result.ipynb #6a991a0c
-def make_result(    i:int, # Which of the networks, for messages
+def make_result(
+    i:int, # Which of the networks, for messages
     config:TrainConfig, # What was trained
     split:Split, # On what
     tasks:tuple, # Its tasks, in the order of the losses

@@ -151,6 +151,14 @@ def test_public_names_are_shown():
     assert {k for k, seen in public_names().items() if not seen} == needs_a_pod
 
 
+def test_signatures_hold_no_link():
+    "nbdev makes a link of a backticked public name, also in a signature's comments, where it shows as bare Markdown."
+    names = {n for _, n in public_names() if not n.isupper()}  # constants have no page of their own
+    found = [f"{page}: {line.strip()}" for page, cells in pages().items() for text in exported(cells) for line in text.splitlines()
+             if names & set(re.findall(r"`(\w+)`", line.partition(" # ")[2])) and re.match(r"    \w+:|\)", line)]
+    assert found == []
+
+
 def inner_imports(tree):
     "Imports inside functions."
     return sum(isinstance(x, (ast.Import, ast.ImportFrom)) for f in ast.walk(tree) if isinstance(f, (ast.FunctionDef, ast.AsyncFunctionDef)) for x in f.body

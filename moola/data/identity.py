@@ -33,7 +33,7 @@ def identity(
 
 # %% ../../nbs/data/18_identity.ipynb #6b1e0d12
 def check_same(
-    then:dict, # From the run's `last.pt`: its `sha256` and its `identity`
+    then:dict, # From the run's last.pt: its sha256 and its identity
     now:dict, # From identity, of the data as it is now
     folder:Path, # Of the run
 ):

@@ -109,13 +109,13 @@ def exported(cells):
 
 
 def test_a_cell_holds_one_idea():
-    "Lines of exported code in a cell, imports left out: the median over the whole house does not rise."
+    "Lines of exported code in a cell, imports left out: the median over the whole house is at most ten."
     lengths = []
     for cells in pages().values():
         for text in exported(cells):
             lines = [x for x in text.splitlines() if x.strip() and not x.startswith("#|")]
             if not all(re.match(r"from |import |\s|\)", x) for x in lines): lengths.append(len(lines))
-    assert median(lengths) <= 12
+    assert median(lengths) <= 10
 
 
 def named(tree): return {x.id for x in ast.walk(tree) if isinstance(x, ast.Name)} | {x.attr for x in ast.walk(tree) if isinstance(x, ast.Attribute)}

@@ -47,6 +47,7 @@ def stoppable(
     finally:
         for s,f in before.items(): signal.signal(s, f)
 
+# %% ../../nbs/core/06_command.ipynb #81eb82e7
 @contextmanager
 def delayed():
     "Let SIGTERM and SIGHUP wait for the end of what must not be cut short."

@@ -24,6 +24,7 @@ def _number(text):
     try: return float(text)
     except ValueError: return text.strip()
 
+# %% ../../nbs/core/04_config.ipynb #773084f9
 def _numeric(kind):
     "Text that spells a number, as YAML leaves `1e-3`, becomes that number."
     def convert(o):
@@ -32,6 +33,7 @@ def _numeric(kind):
         except ValueError: return o
     return BeforeValidator(convert)
 
+# %% ../../nbs/core/04_config.ipynb #9c05c876
 def _switch(o):
     "The words that YAML and shells use for true and false."
     if isinstance(o, str): return _WORDS.get(o.strip().lower(), o)
@@ -39,6 +41,7 @@ def _switch(o):
 
 def _list(item): return BeforeValidator(lambda o: tuple(map(item, o.split(','))) if isinstance(o, str) else tuple(o) if isinstance(o, list) else o)
 
+# %% ../../nbs/core/04_config.ipynb #2ef28ced
 def _place(o):
     "A path: `2024` is a name, `~` is home."
     return str(o) if isinstance(o, int) and not isinstance(o, bool) else os.path.expanduser(o) if isinstance(o, str) else o

@@ -54,6 +54,7 @@ def started_in(
     try: return [Path(process.cwd()), Path(process.environ().get('PWD', '.'))]
     except (psutil.Error, AttributeError): return [Path.cwd()]
 
+# %% ../../nbs/core/10_papermill.ipynb #645352de
 def executed_notebook(
     names:dict|None=None, # Variables of the notebook; None for those of this kernel
 )->Path|None:

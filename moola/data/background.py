@@ -69,6 +69,7 @@ def read_background(
     "All windows of the bars at a place; raises `MoolaError` where there is none."
     return _read(str(path), tuple((f, f.stat().st_mtime_ns, f.stat().st_size) for f in bar_files(path)), stride)
 
+# %% ../../nbs/data/17_background.ipynb #d6231105
 def background_files(
     config:TrainConfig, # Its background
 )->list[Path]:
@@ -76,6 +77,7 @@ def background_files(
     if not config.background: raise MoolaError(f"variant {config.variant} learns from bars without labels, which its teachers read: name a file or a folder of them with background")
     return bar_files(config.background)
 
+# %% ../../nbs/data/17_background.ipynb #0770e7b8
 def background_of(
     config:TrainConfig, # Its background and teachers
 )->Background:
@@ -138,6 +140,7 @@ class Drawn(NamedTuple):
     @property
     def ohlc(self)->np.ndarray: return self.found.ohlc[self.rows]   # Prices, (m, W, 4)
 
+# %% ../../nbs/data/17_background.ipynb #788f3a76
 def draw_each(
     config:TrainConfig, # Its background, and as for draw_background
     windows:Windows, # All labelled windows

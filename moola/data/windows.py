@@ -267,6 +267,7 @@ def _table(path, name):
     if not table.num_rows: raise MoolaError(f"{name} has no windows.")
     return table
 
+# %% ../../nbs/data/08_windows.ipynb #b11fa088
 def _shortly(text, most=200): return text if len(text) <= most else f'{text[:most]} …'
 
 def read_windows(
@@ -288,6 +289,7 @@ def read_windows(
     windows.rows = windows.rows.astype(dict(expansion_start='int64', expansion_end='int64'))
     return windows
 
+# %% ../../nbs/data/08_windows.ipynb #32ac93ba
 _YEARS = (1900, 2200)  # what a timestamp may lie between
 
 def _times(rows, name):

@@ -88,6 +88,7 @@ def load_ensemble(
     models = [model_from_checkpoint(c).requires_grad_(False) for c in checkpoints]
     return _averaged(kind, models, checkpoints, first['config']['swing_rule'], device, runs)
 
+# %% ../../nbs/detection/03_ensemble.ipynb #aee7e4f2
 def _must_agree(runs, what, values):
     other = next((r for r,v in zip(runs, values) if v != values[0]), None)
     if other is not None: raise MoolaError(f"{runs[0]} and {other} differ in {what}, so their networks cannot be averaged")

@@ -100,12 +100,14 @@ def _follow(args):
     if args.file == '-': return _take(stream, arriving(sys.stdin, 0), args, kinds, 'standard input')
     with open(args.file) as f: _take(stream, arriving(f, 0 if args.once else 1.), args, kinds, args.file)
 
+# %% ../../nbs/detection/14_follow.ipynb #d5b0ee04
 def _compile(detector, patience):
     "Compile what reads a bar before the first one comes."
     from moola.data.simulate import simulate_bars
     stream = detector.stream(patience=patience)
     for b in simulate_bars(W+1, 0).itertuples(): stream.push(b)
 
+# %% ../../nbs/detection/14_follow.ipynb #8d254b90
 def _is_parquet(path):
     with open(path, 'rb') as f: return f.read(4) == b'PAR1'
 

@@ -34,6 +34,7 @@ def collect(
                  calibrated=stream.detector.calibration is not None, by_windows=not stream.detector.span_calibration, types=stream.types, runs=stream.detector.runs)
     return Followed(pd.concat([*bars, stream.probabilities], ignore_index=True), pd.concat(spans, ignore_index=True), about)
 
+# %% ../../nbs/detection/08_followed.ipynb #e8e02baf
 def replay(
     bars:pd.DataFrame, # timestamp, open, high, low, close
     detector:Ensemble, # From load_ensemble

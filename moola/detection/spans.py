@@ -83,6 +83,7 @@ def find_spans(
                              move=move, move_atr=move_in_atr(move, atr), window_type=_named((kind >= .5)+2*np.isnan(kind), [*LABELS, None]),
                              type_probability=np.maximum(kind, 1-kind), coverage=coverage, session=session_of(time.iloc[start])[0]))
 
+# %% ../../nbs/detection/02_spans.ipynb #7c8451d9
 def _named(which, names): return pd.array(np.array(names, object)[which.astype(int)], dtype='string')
 
 # %% ../../nbs/detection/02_spans.ipynb #791ee315

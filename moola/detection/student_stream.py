@@ -88,6 +88,7 @@ def _as_ended(stream):
         for k,empty in dict(total=0, windows=0, live=np.nan).items(): tail[k, window, stream.window] = empty
         stream.networks,stream.window = streams,window
 
+# %% ../../nbs/detection/10_student_stream.ipynb #98451cf6
 @patch(as_prop=True)
 def probabilities(self:StudentStream):
     "As from Stream."

@@ -211,6 +211,7 @@ def plot_alarms(
     axes[0].invert_yaxis()
     return fig,axes
 
+# %% ../../nbs/evaluation/12_alarms.ipynb #35c78e5d
 def _draw_score(ax, y, r, color):
     "A mark, and a line for its interval."
     if np.isfinite(r.low): ax.plot([r.low, r.high], [y, y], color=color, lw=2)

@@ -120,6 +120,7 @@ def score_bars(
                 event_f1=_event_f1(found.spans, known), spans_a_day=len(found.spans)/days, **_at_half(bars, p, t, ok, days, found.about),
                 **_confidence(found, t))
 
+# %% ../../nbs/evaluation/13_bars.ipynb #44013f8a
 def _event_f1(found, spans):
     "Harmonic mean of precision and recall of whole spans that agree by half."
     hits = len(match_spans(spans, found[['start_bar','end_bar']].to_numpy()+[0, 1], .5)) if len(found) and len(spans) else 0

@@ -162,6 +162,7 @@ def _put(self:LabelStore,
     self._save()
     return before
 
+# %% ../../nbs/labels/02_bench.ipynb #f730c3b8
 @patch
 def _require(self:LabelStore, id):
     if id in self.rows: return

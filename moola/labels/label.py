@@ -159,12 +159,14 @@ def _window(self:Bench, w):
     if 'timestamp' in kinds and not pa.types.is_timestamp(kinds['timestamp']): out['timestamp'] = str(out['timestamp'])
     return {c: out[c] for c in kinds}
 
+# %% ../../nbs/labels/03_label.ipynb #f10d9126
 @patch
 def _add(self:Bench, id, w, values=None): self.store.add(label_id=id, **self._window(w), **self._values(values or {}))
 
 @patch
 def _change(self:Bench, id, values): self.store.change(id, **self._values(values))
 
+# %% ../../nbs/labels/03_label.ipynb #12cee309
 @patch
 def _remove(self:Bench, id): self.store.remove(id)
 
@@ -257,6 +259,7 @@ def answer(self:Bench,
         if 'error' not in out: self.answers[key] = True
         return self._told(key) | out
 
+# %% ../../nbs/labels/03_label.ipynb #48331793
 @patch
 def _look(self:Bench, message):
     "What takes a while holds up no change."
@@ -266,12 +269,14 @@ def _look(self:Bench, message):
         except MoolaError as e: return dict(key=message.get('key'), error=str(e))
         except TypeError as e: return dict(key=message.get('key'), error=f"the bench can't read this {message['do']}: {e}.")
 
+# %% ../../nbs/labels/03_label.ipynb #cbb8d6c4
 @patch
 def _can(self:Bench): return dict(undo=bool(self.steps), redo=bool(self.unsteps))
 
 @patch
 def _told(self:Bench, key): return dict(key=key, rows=self.rows(), can=self._can())
 
+# %% ../../nbs/labels/03_label.ipynb #54685936
 @patch
 def _act(self:Bench, message):
     do,given = message.get('do'),{k: v for k,v in message.items() if k not in ('do','key')}

@@ -144,6 +144,7 @@ def recut_labels(
     base,offset = np.repeat(found, [len(o) for o in shift]),np.concatenate([np.zeros(0, int), *shift]).astype(int)
     return _named(cut_labelled(s.bars, spans, at.row[base]+offset, rows), windows, base, offset)
 
+# %% ../../nbs/labels/05_recut.ipynb #4b9b18aa
 def _need_all(windows, at):
     bad = np.flatnonzero(at.row < 0)
     if not len(bad): return

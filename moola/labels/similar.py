@@ -213,6 +213,7 @@ def similar(
     found = sorted(found, key=lambda m: m[3])[:n]
     return pd.DataFrame([_told(stretches[m[0]], *m) for m in found], columns=['source','start_bar','end_bar','timestamp','bars','way','distance'])
 
+# %% ../../nbs/labels/06_similar.ipynb #79caf589
 def _told(s, name, a, b, distance, way):
     first,last = int(s.row[a]),int(s.row[b-1])
     return name, first, last, s.bars.timestamp.iloc[a], last-first+1, 'mirrored' if way < 0 else 'same', round(float(distance), 4)

@@ -61,6 +61,7 @@ def score_of(
     if metric == 'pooled_f1': return _columns([partial(counts_f1, c) for c in counts])
     return _columns([partial(window_mean, counts_prf(*c.T).f1) for c in counts])
 
+# %% ../../nbs/metrics/03_intervals.ipynb #ec4d8c91
 def _columns(scores):
     "Scores of several networks, side by side."
     return lambda w: np.stack([score(w) for score in scores], -1)
@@ -129,6 +130,7 @@ def enough_sessions(
     "Do windows of these sessions give an interval? Sessions of unequal size count for less than as many equal ones."
     return _equal_ones(np.unique(cluster, return_counts=True)[1]) >= FEWEST
 
+# %% ../../nbs/metrics/03_intervals.ipynb #4ab281c8
 def _degrees(j, weight=None, cluster=None):
     "Degrees of freedom: clusters that count, less one; `weight` is what each window carries of the score."
     sizes = j.sizes if weight is None else np.bincount(np.unique(cluster, return_inverse=True)[1], weight)
@@ -138,6 +140,7 @@ def _variance(moves):
     "The jackknife's variance of each column."
     return (moves**2).sum(0)*(len(moves)-1)/len(moves)
 
+# %% ../../nbs/metrics/03_intervals.ipynb #447f0e7e
 def _never_seen(clusters, confidence):
     "The largest share of clusters that may differ though none of those seen does (Clopper and Pearson 1934)."
     return 1-((1-confidence)/2)**(1/clusters)

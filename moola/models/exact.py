@@ -242,6 +242,7 @@ def _read(x, layers, weight, bias, limit, first, last, types, total):
     if whole:
         for i in range(n): total[i, -1] += _kind(out[:, i], *types)
 
+# %% ../../nbs/models/04_exact.ipynb #fbc16000
 def _padded_inputs(x, width):
     if x.shape[2] == width: return x
     return np.concatenate([x, np.zeros((*x.shape[:2], width-x.shape[2]), np.float32)], 2)

@@ -75,6 +75,7 @@ def _keep(bars, t, high, low, close):
     if n: atr /= n
     return atr, path
 
+# %% ../../nbs/models/08_series.ipynb #1b5d6b2b
 @njit(cache=True, nogil=True, error_model='numpy')
 def _tall(bars, t):
     "From the lowest to the highest of the last twenty bars."
@@ -120,6 +121,7 @@ def _carry(s, bars, t, h, l, c, follow, recent):
     s[_N] = t + 1
     return atr, path
 
+# %% ../../nbs/models/08_series.ipynb #86b95c53
 @njit(cache=True, nogil=True, error_model='numpy')
 def _pass(x, s, bars, follow, recent):
     "Bring the state past the bars `x`, (n, 4)."
@@ -149,6 +151,7 @@ def series_features(
     _write(x, feature_state() if state is None else state, swing_rule, threads, out, 0)
     return out
 
+# %% ../../nbs/models/08_series.ipynb #bf8d2c4f
 def _write(x, s, swing_rule, threads, out, first):
     "The features of the bars `x` into `out`, from column `first` on, by several threads."
     rule,parts = rule_numbers(swing_rule),[]
@@ -161,6 +164,7 @@ def _write(x, s, swing_rule, threads, out, first):
         _fill(x[done:], *s, *rule, out, first+done)
         for p in parts: p.result()
 
+# %% ../../nbs/models/08_series.ipynb #0a763b63
 def _bars(ohlc):
     x = as_ohlc(ohlc)
     if x.ndim != 2: raise MoolaError(f"ohlc has shape {x.shape}: the bars of a stretch are (n, 4)")

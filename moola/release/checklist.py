@@ -86,6 +86,7 @@ def _evaluation_evidence(
                   average_precision=bound('average_precision', 'average_precision'))
     return Evidence('evaluation', words, scores, e.data.get('git'), (e.data['decision'], e.data.get('decided', 'decided by an earlier version')))
 
+# %% ../../nbs/release/01_checklist.ipynb #5b6f1e59
 def _decided(run):
     "The decision on the run's test windows, where its windows are at hand."
     try: return decide_given(run, run_windows(run))[:2]

@@ -179,6 +179,7 @@ def draw_rows(
     rows = torch.as_tensor(table)[version, position]
     return rows + n*torch.randint(0, 2, rows.shape, generator=generator) if config.mirror else rows, weight
 
+# %% ../../nbs/training/04_trainer.ipynb #687c2156
 @patch
 def draw(self:Trainer)->tuple[torch.Tensor, torch.Tensor]: # Rows and weights, each (steps, batch_size), on the CPU
     "The batches of the next epoch."

@@ -151,12 +151,14 @@ def _dropdown(
     "A menu as wide as what it holds."
     return widgets.Dropdown(options=options, description=name, style=dict(description_width='initial'), layout=dict(width='auto'), **kwargs)
 
+# %% ../../nbs/views/10_explore.ipynb #a8ab4fac
 def line(
     *controls, # Widgets
 )->widgets.HBox:
     "Controls side by side, in several lines where there is no room."
     return widgets.HBox(controls, layout=dict(flex_flow='row wrap', align_items='center', grid_gap='2px 8px'))
 
+# %% ../../nbs/views/10_explore.ipynb #c0dab0cd
 @patch
 def make_chart(self:Explorer, row):
     "A chart of a window."
@@ -210,6 +212,7 @@ def filter(self:Explorer):
     self.jump.options = self.shown.id.tolist()
     self.draw(self.row if self.row in self.rows else next(iter(self.rows), None))
 
+# %% ../../nbs/views/10_explore.ipynb #3208d2ce
 @patch(as_prop=True)
 def shown(self:Explorer)->pd.DataFrame:
     "The table of the part that is shown."
@@ -224,6 +227,7 @@ def step(self:Explorer,
     row = None if self.row is None else neighbour(self.rows, self.row, by)
     if row is not None: self.draw(row)
 
+# %% ../../nbs/views/10_explore.ipynb #deda2f27
 @patch
 @alone
 def leap(self:Explorer,
@@ -234,6 +238,7 @@ def leap(self:Explorer,
     except MoolaError as e: return self.say(str(e))
     self.jump.value = ''
 
+# %% ../../nbs/views/10_explore.ipynb #827dcf25
 @patch
 @alone
 def press(self:Explorer, _, message, __):
@@ -241,6 +246,7 @@ def press(self:Explorer, _, message, __):
     self.step(dict(ArrowLeft=-1, ArrowRight=1, Home=-len(self.rows), End=len(self.rows))[message['key']])
     self.keys.send({})
 
+# %% ../../nbs/views/10_explore.ipynb #6f43580d
 @patch
 @alone
 def turn(self:Explorer,
@@ -258,6 +264,7 @@ def turn(self:Explorer,
     if self.row is None and len(self.rows): self.draw(self.rows[0])
     else: self.mark()
 
+# %% ../../nbs/views/10_explore.ipynb #0aea382e
 @patch
 @alone
 def choose(self:Explorer,

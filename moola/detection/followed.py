@@ -21,7 +21,7 @@ class Followed(Scan):
     def __repr__(self): return f"{self.about['bars']:,} bars followed: {len(self.spans):,} spans, of which {self.spans.final.sum():,} are final"
 
 def collect(
-    stream:Stream,
+    stream:Stream, # As it stands
     updates:Iterable, # All its Updates so far
 )->Followed:
     "What a stream has given, in the form of a scan: settled bars and final spans, then the others as they stand."

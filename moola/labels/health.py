@@ -116,7 +116,7 @@ def _suspect_bars(
 # %% ../../nbs/labels/08_health.ipynb #6bb8ab57
 def find_errors(
     windows:Windows, # Labelled windows
-    prob:np.ndarray|None=None, # Out-of-fold probabilities, (n, W); None for _out_of_fold
+    prob:np.ndarray|None=None, # Out-of-fold probabilities, (n, W); None to compute them
     shortest:int=2, # Suspect bars in a row that make a finding
 )->list: # Rows of label_health, `score` being how sure the model is against the label
     "Labels that a model would not have set, and those that it would have."

@@ -87,4 +87,4 @@ def run_folder(
         yield folder
     finally:
         unlock_folder(lock)
-        if new and not any(folder.iterdir()): folder.rmdir()
+        if new and folder.exists() and not any(folder.iterdir()): folder.rmdir()

@@ -14,7 +14,7 @@ from ..core.config import config_from_dict, TrainConfig
 from ..core.errors import MoolaError
 from ..core.files import write_atomic
 from ..data.background import background_of, draw_each
-from ..data.identity import check_same, identity
+from ..data.identity import check_same_data, identity
 from ..data.splits import load_windows, Split, split_of
 from ..data.windows import Windows
 from ..models.checkpoint import load_checkpoint
@@ -98,7 +98,7 @@ def start_run(
     windows = load_windows(config) if windows is None else windows
     made_of = identity(windows, found)
     if last:
-        check_same(last, made_of, folder)
+        check_same_data(last, made_of, folder)
         split = _stored_split(last, split, folder)
     if split is None: split = split_of(config, windows)
     _check_split(windows, split)
